@@ -1,0 +1,340 @@
+"""The configuration: one frozen record, read and checked once, then handed down.
+
+Every key has a default that works against localhost. A file in YAML comes first, environment
+variables `RQSUP_<SECTION>__<KEY>` override it. All faults are reported together. Nothing else in
+rqsup reads the environment for settings. `config/rqsup.example.yaml` shows every key.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import yaml
+
+from rqsup.errors import ConfigError
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+#: A pool's name is part of file names and unit names.
+PoolName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+ENV_PREFIX = "RQSUP_"
+#: Name of the systemd credential that holds the Redis password.
+CREDENTIAL = "redis-password"
+#: Most workers of one master; the scoreboard has twice as many slots, for reloads.
+MAX_WORKERS = 1000
+
+
+class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to reach Redis."""
+
+    #: redis://, rediss:// (TLS, verified) or unix:// address.
+    url: str = "redis://localhost:6379/0"
+    #: File with the password; read at each connect. A systemd credential `redis-password` comes before it.
+    password_file: str = ""
+    #: ACL user; overrides the one in the URL.
+    username: str = ""
+    #: File with the CA certificates for rediss://; empty = the system's.
+    tls_ca_file: str = ""
+    #: Client certificate and key for rediss://.
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    #: False accepts any certificate. For tests only; logged as a warning.
+    tls_verify: bool = True
+    #: Most connections of one client; 0 = 4 per CPU.
+    pool_size: Count = 0
+    #: Seconds to wait for a connection to open.
+    connect_timeout: Positive = 10.0
+    #: Seconds to wait for the reply to a command.
+    socket_timeout: Positive = 5.0
+    #: Tries to connect at start: the pauses between them are 1, 2, 4, 8, 16 … seconds, at most 30.
+    connect_tries: AtLeastOne = 6
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The worker processes and their jobs."""
+
+    #: Worker processes.
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 4
+    #: Queues they take jobs from; inside a priority level, earlier queues come first.
+    queues: Annotated[list[Name], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["default"])
+    #: Jobs a worker may hold; `auto` holds more than one only while jobs are tiny.
+    prefetch: Literal["auto"] | AtLeastOne = "auto"
+    #: Seconds without a beat after which a worker counts as dead (its host is gone).
+    lease_ttl: Annotated[float, msgspec.Meta(ge=0.5)] = 15.0
+    #: Deaths of its worker after which a job is quarantined in the dead letters.
+    crash_limit: AtLeastOne = 3
+    #: Seconds that running jobs have to finish when the master stops or a worker is replaced.
+    drain_timeout: NonNegative = 30.0
+    #: Seconds a job may run when its task sets no timeout; then JobTimeout is raised inside it.
+    job_timeout: Positive = 600.0
+    #: Seconds after the timeout until the master kills the worker.
+    kill_grace: Positive = 5.0
+    #: Seconds for importing the application, and for a new worker to become ready.
+    boot_timeout: Positive = 60.0
+    #: Seconds an idle worker waits in one blocking command.
+    block_timeout: Positive = 10.0
+    #: Longest pause in seconds between two tries to reach Redis again.
+    reconnect_cap: Annotated[float, msgspec.Meta(gt=0, le=4)] = 2.0
+    #: Seconds the record of a finished job is kept; 0 = not at all.
+    result_ttl: NonNegative = 86400.0
+    #: Pause in seconds before a worker that never became ready is started again; doubles up to the cap.
+    restart_pause: Positive = 0.5
+    #: Longest such pause in seconds.
+    restart_cap: Positive = 60.0
+
+
+class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sender may put into Redis."""
+
+    #: Most bytes of one encoded job.
+    payload_bytes: AtLeastOne = 1048576
+    #: Most bytes of one encoded result.
+    result_bytes: AtLeastOne = 1048576
+    #: Most jobs ready in one queue; 0 = unbounded.
+    queue_length: Count = 0
+
+
+class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP port of /metrics, /healthz and /readyz."""
+
+    #: Address to listen on.
+    host: str = "127.0.0.1"
+    #: TCP port; 0 = any free one (shown by `rqsup status`).
+    port: Port = 9090
+    #: False = no HTTP port.
+    enabled: bool = True
+
+
+class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The Unix socket by which `rqsup status`, `reload` and the like reach the master."""
+
+    #: Path; empty = `control.sock` in the runtime directory of the pool.
+    socket: str = ""
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Logs, on standard error."""
+
+    #: auto = console on a terminal, else json. journal = console text with a journald level in front.
+    format: Literal["auto", "json", "console", "journal"] = "auto"
+    #: Lowest level written.
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ProducerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The producer: a job for each file of a directory."""
+
+    #: Directory to walk.
+    root: str = ""
+    #: Task that each file is sent to; it gets the path as its only argument.
+    task: str = ""
+    #: Queue of the jobs.
+    queue: Name = "default"
+    #: Globs that a path, relative to the root, has to match (one of).
+    include: list[str] = msgspec.field(default_factory=lambda: ["**"])
+    #: Globs that it must not match.
+    exclude: list[str] = msgspec.field(default_factory=list)
+    #: Priority by glob; the first that matches counts, otherwise normal.
+    levels: dict[str, str] = msgspec.field(default_factory=dict)
+    #: Jobs per second; 0 = as fast as Redis takes them.
+    rate: NonNegative = 0.0
+    #: Jobs that may be sent at once before the rate holds.
+    burst: AtLeastOne = 100
+    #: Pause while the queue holds this many ready jobs; 0 = never.
+    max_queue_length: Count = 10000
+    #: Jobs sent in one round trip.
+    batch: AtLeastOne = 200
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of one pool."""
+
+    #: Modules to import in the workers; they declare the tasks.
+    app: list[str] = msgspec.field(default_factory=list)
+    #: Name of this pool of workers: shown in process titles, part of the socket's path.
+    pool: PoolName = "default"
+    #: Namespace of all keys in Redis.
+    namespace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
+    redis: RedisSettings = RedisSettings()
+    workers: WorkerSettings = WorkerSettings()
+    limits: LimitSettings = LimitSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    control: ControlSettings = ControlSettings()
+    log: LogSettings = LogSettings()
+    producer: ProducerSettings = ProducerSettings()
+
+
+def load(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read, override and check the configuration.
+
+    Args:
+        path: YAML file; None = defaults and environment only.
+        environ: environment variables; default the process's own.
+
+    Raises:
+        ConfigError: with every fault that was found.
+    """
+    environ = os.environ if environ is None else environ
+    faults: list[str] = []
+    data = _read_yaml(Path(path), faults) if path else {}
+    _override(data, environ, faults)
+    settings = _build(Settings, data, "", faults)
+    if not faults:
+        faults += _cross_check(settings)
+    if faults:
+        raise ConfigError(faults, origin=str(path) if path else "environment")
+    return _with_socket(_with_credential(settings, environ), environ)
+
+
+def _read_yaml(path: Path, faults: list[str]) -> dict[str, Any]:
+    try:
+        mode = path.stat().st_mode
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        faults.append(f"cannot be read: {fault.strerror}: {path}")
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
+        faults.append(f"is no YAML: {' '.join(str(fault).split())}")
+        return {}
+    if mode & stat.S_IWOTH:
+        faults.append(f"is writable by everybody, who could run code through `app`: chmod o-w {path}")
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        faults.append(f"must be a mapping of sections, not a {type(data).__name__}")
+        return {}
+    return data
+
+
+def _override(data: dict[str, Any], environ: Mapping[str, str], faults: list[str]) -> None:
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        target, steps = data, variable.removeprefix(ENV_PREFIX).lower().split("__")
+        for step in steps[:-1]:
+            inner = target.setdefault(step, {})
+            if not isinstance(inner, dict):
+                faults.append(f"{variable}: {step} is no section")
+                break
+            target = inner
+        else:
+            target[steps[-1]] = _FromEnvironment(text)
+
+
+class _FromEnvironment(str):
+    """A value whose type is not known yet: `4` may be a number, a name, or a list of one."""
+
+
+def _build(kind: type[Any], data: Any, prefix: str, faults: list[str]) -> Any:
+    if not isinstance(data, dict):
+        faults.append(f"{prefix.rstrip('.') or 'configuration'}: must be a section with keys, not {data!r}")
+        return kind()
+    hints = get_type_hints(kind, include_extras=True)
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            faults.append(f"{name}: unknown key; known are {', '.join(sorted(hints))}")
+        elif isinstance(hints[key], type) and issubclass(hints[key], msgspec.Struct):
+            values[key] = _build(hints[key], value, f"{name}.", faults)
+        else:
+            _convert(hints[key], key, value, name, values, faults)
+    return kind(**values)
+
+
+def _convert(hint: Any, key: str, value: Any, name: str, values: dict[str, Any], faults: list[str]) -> None:
+    from_environment = isinstance(value, _FromEnvironment)
+    if from_environment and getattr(hint, "__origin__", hint) in {list, dict} or _is_list(hint) and from_environment:
+        value = _parse_collection(value)
+    try:
+        values[key] = msgspec.convert(value, hint, strict=not from_environment, str_keys=True)
+    except msgspec.ValidationError as fault:
+        faults.append(f"{name}: {fault}")
+
+
+def _is_list(hint: Any) -> bool:
+    inner = getattr(hint, "__origin__", None)
+    return inner is list or getattr(inner, "__origin__", None) is list
+
+
+def _parse_collection(text: str) -> Any:
+    """`a,b` or a YAML list or mapping, as environment variables hold it."""
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _cross_check(settings: Settings) -> list[str]:
+    """Faults that no single key shows."""
+    faults = []
+    scheme = urlsplit(settings.redis.url).scheme
+    if scheme not in {"redis", "rediss", "unix"}:
+        faults.append(f"redis.url: unknown scheme {scheme!r}; use redis://, rediss:// or unix://")
+    if settings.redis.tls_key_file and not settings.redis.tls_cert_file:
+        faults.append("redis.tls_key_file: needs redis.tls_cert_file too")
+    for option in ("tls_ca_file", "tls_cert_file"):
+        if getattr(settings.redis, option) and scheme != "rediss":
+            faults.append(f"redis.{option}: only has a meaning with a rediss:// URL")
+    if settings.workers.restart_cap < settings.workers.restart_pause:
+        faults.append("workers.restart_cap: must not be less than workers.restart_pause")
+    if len(set(settings.workers.queues)) < len(settings.workers.queues):
+        faults.append("workers.queues: names a queue twice")
+    return faults
+
+
+def _with_credential(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Prefer the systemd credential to `password_file`: it is what the unit was given."""
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(folder) / CREDENTIAL
+    # The unit's default credential is a lone "-": no password.
+    if folder and path.is_file() and path.read_text().strip() not in {"", "-"}:
+        redis = msgspec.structs.replace(settings.redis, password_file=str(path))
+        return msgspec.structs.replace(settings, redis=redis)
+    return settings
+
+
+def _with_socket(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Settle the control socket's path, alike for the master and for the commands that look for it."""
+    if settings.control.socket:
+        return settings
+    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if not folder and os.geteuid() == 0:
+        folder = f"/run/rqsup/{settings.pool}"
+    if not folder:
+        home = environ.get("XDG_RUNTIME_DIR") or f"/tmp/rqsup-{os.geteuid()}"  # noqa: S108 - made 0700, owner checked
+        folder = f"{home}/rqsup/{settings.pool}"
+    return msgspec.structs.replace(settings, control=ControlSettings(socket=f"{folder}/control.sock"))
+
+
+def redact_url(url: str) -> str:
+    """The URL without its password, for logs and reports.
+
+    >>> redact_url("redis://app:hunter2@db:6379/0")
+    'redis://app:***@db:6379/0'
+    """
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    userinfo, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{userinfo.partition(':')[0]}:***@{place}"))
+
+
+def show(settings: Settings) -> dict[str, Any]:
+    """The settings as plain data, with secrets left out."""
+    data: dict[str, Any] = msgspec.to_builtins(settings)
+    data["redis"]["url"] = redact_url(settings.redis.url)
+    return data

@@ -1,0 +1,106 @@
+"""The wire format of a job: documented JSON, so that any language can enqueue (docs/envelope.md).
+
+Nothing is ever unpickled, and no name from the wire is imported: a task name is only looked up
+among the tasks that the application registered.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Any
+
+import msgspec
+
+from rqsup.errors import EnvelopeError, InvalidJob, PayloadTooLarge
+from rqsup.job import Level
+
+#: Version of the format; a reader refuses what is newer than it knows.
+VERSION = 1
+#: Alphabet of ids, queue names and task names: safe in keys, logs, process titles and shells.
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One job as it travels: who it is, what to call, with what, and under which limits."""
+
+    id: str
+    task: str
+    queue: str = "default"
+    level: str = "normal"
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    #: Attempts that may end in an error; None = as the task declares.
+    max_attempts: int | None = None
+    #: Soft timeout of one attempt in seconds; None = as the task declares.
+    timeout_s: float | None = None
+    v: int = VERSION
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Envelope)
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): sortable by time, made by the client so that a repeat is recognised."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def check_name(kind: str, value: str) -> str:
+    """Return the name unchanged.
+
+    Raises:
+        InvalidJob: it is empty, too long, or has characters outside the alphabet.
+    """
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        shown = repr(value)[:80]
+        raise InvalidJob(f"{kind} {shown} is not allowed: use 1 to 128 of the characters A-Z a-z 0-9 _ . : -")
+    return value
+
+
+def encode(envelope: Envelope, payload_bytes: int) -> bytes:
+    """Check an envelope and turn it into bytes.
+
+    Args:
+        payload_bytes: the most bytes that the result may have.
+
+    Raises:
+        InvalidJob: a name is not allowed, or an argument is no JSON value.
+        PayloadTooLarge: the result would be too large.
+    """
+    check_name("job id", envelope.id)
+    check_name("task name", envelope.task)
+    check_name("queue name", envelope.queue)
+    try:
+        Level.parse(envelope.level)
+        data = _encoder.encode(envelope)
+    except (TypeError, ValueError, RecursionError) as fault:
+        raise InvalidJob(f"job for task {envelope.task!r} can't be written as JSON: {fault}") from fault
+    if len(data) > payload_bytes:
+        raise PayloadTooLarge(
+            f"job for task {envelope.task!r} has {len(data):,} bytes, allowed are {payload_bytes:,} "
+            "(limits.payload_bytes); store the data elsewhere and send its address"
+        )
+    return data
+
+
+def decode(data: bytes) -> Envelope:
+    """Read an envelope.
+
+    Raises:
+        EnvelopeError: the bytes are no envelope of a version that this release knows. No other
+            error, whatever the bytes are.
+    """
+    try:
+        envelope = _decoder.decode(data)
+        Level.parse(envelope.level)
+    except (msgspec.DecodeError, ValueError, RecursionError) as fault:
+        raise EnvelopeError(f"undecodable payload: {fault}") from fault
+    if envelope.v > VERSION:
+        raise EnvelopeError(f"payload has format version {envelope.v}, this release reads up to {VERSION}: upgrade rqsup")
+    return envelope

@@ -1,0 +1,114 @@
+"""Every error that rqsup raises, as one small tree.
+
+    RqsupError
+    ├── ConfigError            the configuration has faults; all of them are listed
+    ├── RedisUnavailable       no Redis server could be reached, or it refuses to serve
+    ├── ServerUnfit            the Redis server would lose jobs (eviction policy, version)
+    ├── EnqueueError           a job was not accepted
+    │   ├── InvalidJob         a name, an id or an argument is outside what is allowed
+    │   ├── PayloadTooLarge    the encoded job exceeds `limits.payload_bytes`
+    │   └── QueueFull          the queue holds `limits.queue_length` jobs
+    ├── JobNotFound            no job has this id (never accepted, or kept no longer)
+    ├── JobNotCancellable      the job has started or ended
+    ├── JobFailed              `Job.result()`: the job is dead or was cancelled
+    ├── ResultTimeout          `Job.result()`: the job did not end in time
+    ├── NoCurrentJob           `current_job()` was called outside a job
+    ├── EnvelopeError          bytes from Redis are no envelope that rqsup can read
+    ├── AppImportError         the application could not be imported
+    ├── ForkRefused            the zygote may not fork, because it runs threads
+    ├── MasterUnreachable      no master answers on the control socket
+    └── PathRefused            a path leaves the producer's root
+
+    JobTimeout (BaseException) raised inside a job at its soft timeout
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RqsupError(Exception):
+    """Root of the tree: catch this to catch everything that rqsup raises."""
+
+
+class ConfigError(RqsupError):
+    """The configuration has faults; `faults` lists all of them, each with its key."""
+
+    def __init__(self, faults: Sequence[str], origin: str = "configuration") -> None:
+        self.faults = tuple(faults)
+        self.origin = origin
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        super().__init__(f"{origin} has {len(self.faults)} fault(s):\n{lines}")
+
+
+class RedisUnavailable(RqsupError):
+    """No Redis server could be reached, or the one reached refuses to serve."""
+
+
+class ServerUnfit(RqsupError):
+    """The Redis server would lose jobs: it evicts keys, or is too old."""
+
+
+class EnqueueError(RqsupError):
+    """The job was not accepted; nothing was stored."""
+
+
+class InvalidJob(EnqueueError):
+    """A name, an id or an argument of the job is outside what is allowed."""
+
+
+class PayloadTooLarge(EnqueueError):
+    """The encoded job is larger than `limits.payload_bytes`."""
+
+
+class QueueFull(EnqueueError):
+    """The queue already holds `limits.queue_length` jobs; try again later."""
+
+
+class JobNotFound(RqsupError):
+    """No job has this id: it was never accepted, or its record has expired."""
+
+
+class JobNotCancellable(RqsupError):
+    """The job has already started or ended."""
+
+
+class JobFailed(RqsupError):
+    """The job will have no result: it is dead or was cancelled."""
+
+
+class ResultTimeout(RqsupError):
+    """The job did not end within the time given."""
+
+
+class NoCurrentJob(RqsupError):
+    """`current_job()` was called outside a job."""
+
+
+class EnvelopeError(RqsupError):
+    """Bytes read from Redis are no envelope; they are kept as they are."""
+
+
+class AppImportError(RqsupError):
+    """The application's modules could not be imported."""
+
+
+class ForkRefused(RqsupError):
+    """The zygote runs more than one thread, so a fork could dead-lock the child."""
+
+
+class MasterUnreachable(RqsupError):
+    """No master answers on the control socket."""
+
+
+class PathRefused(RqsupError):
+    """A path leads out of the producer's root directory."""
+
+
+class JobTimeout(BaseException):
+    """Raised inside a job when its soft timeout passes.
+
+    Derived from BaseException so that a handler's `except Exception` does not swallow it.
+    Best effort: C code that never returns to the interpreter is not interrupted; the master's
+    hard timeout ends that.
+    """

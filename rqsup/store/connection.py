@@ -1,0 +1,207 @@
+"""Connections to Redis: one place that knows URLs, passwords, TLS, timeouts and server versions."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from rqsup.config import RedisSettings, redact_url
+from rqsup.errors import RedisUnavailable, ServerUnfit
+from rqsup.store.scripts import FLAGS_SINCE, Call
+
+if TYPE_CHECKING:
+    import redis.asyncio
+
+T = TypeVar("T")
+
+#: Oldest server that has LMOVE, BLMOVE and LPOS.
+MINIMUM_SERVER = (6, 2)
+#: Longest pause between two tries to connect at start, seconds.
+CONNECT_PAUSE_CAP_S = 30.0
+#: Errors that mean "Redis is away or not ready": worth another try, never the job's fault.
+UNAVAILABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+
+
+def connection_options(settings: RedisSettings) -> dict[str, Any]:
+    """Keyword arguments for redis-py, blocking and asyncio alike.
+
+    Automatic retries are off: redis-py would repeat a command whose reply was lost, and so a second
+    copy of a job was left behind. rqsup repeats by itself, and only what is safe to repeat.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": settings.socket_timeout,
+        "socket_connect_timeout": settings.connect_timeout,
+        "socket_keepalive": True,
+        "protocol": 2,
+    }
+    password = read_password(settings)
+    if password is not None:
+        options["password"] = password
+    if settings.username:
+        options["username"] = settings.username
+    if settings.url.startswith("unix"):
+        del options["socket_keepalive"]
+    if settings.url.startswith("rediss"):
+        options |= {
+            "ssl_cert_reqs": "required" if settings.tls_verify else "none",
+            "ssl_check_hostname": settings.tls_verify,
+            "ssl_ca_certs": settings.tls_ca_file or None,
+            "ssl_certfile": settings.tls_cert_file or None,
+            "ssl_keyfile": settings.tls_key_file or None,
+        }
+    return options
+
+
+def read_password(settings: RedisSettings) -> str | None:
+    """The password from `password_file`, or None when there is none.
+
+    Raises:
+        RedisUnavailable: the file cannot be read.
+    """
+    if not settings.password_file:
+        return None
+    try:
+        return Path(settings.password_file).read_text(encoding="utf-8").strip()
+    except OSError as fault:
+        raise RedisUnavailable(
+            f"redis.password_file {settings.password_file} cannot be read ({fault.strerror}): give this user the right to"
+        ) from fault
+
+
+def connect(settings: RedisSettings) -> redis.Redis:
+    """A blocking client with its own pool; it opens no connection yet. Safe to share between threads."""
+    pool = redis.BlockingConnectionPool.from_url(
+        settings.url,
+        max_connections=settings.pool_size or 4 * (os.cpu_count() or 1),
+        timeout=settings.connect_timeout,
+        retry=Retry(NoBackoff(), 0),
+        **connection_options(settings),
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
+    """An asyncio client with its own pool; it opens no connection yet."""
+    import redis.asyncio  # costs a blocking client 30 ms and a few MiB that it does not need
+    from redis.asyncio.retry import Retry as AsyncRetry
+
+    return redis.asyncio.Redis.from_url(
+        settings.url, retry=AsyncRetry(NoBackoff(), 0), max_connections=16, **connection_options(settings)
+    )
+
+
+def await_server(
+    client: redis.Redis,
+    settings: RedisSettings,
+    log: Callable[[str], None],
+    pause: Callable[[float], Any] = time.sleep,
+) -> tuple[int, int]:
+    """Wait until Redis answers, and return its version (major, minor).
+
+    Tries `connect_tries` times with pauses of 1, 2, 4, 8, 16 … s, each told to `log`.
+
+    Raises:
+        RedisUnavailable: it never answered, or refused the user or password.
+        ServerUnfit: it answers but must not be used.
+    """
+    delay = 1.0
+    for attempt in range(1, settings.connect_tries + 1):
+        try:
+            return check_server(client.info())
+        except redis.exceptions.AuthenticationError as fault:
+            raise RedisUnavailable(f"Redis at {redact_url(settings.url)} refuses the login: {fault}") from fault
+        except UNAVAILABLE as fault:
+            if attempt == settings.connect_tries:
+                raise RedisUnavailable(
+                    f"no Redis at {redact_url(settings.url)} after {attempt} tries: {fault}. Start one there, "
+                    "set redis.url (or RQSUP_REDIS__URL), or try `rqsup demo`, which brings its own"
+                ) from fault
+            log(f"Redis at {redact_url(settings.url)} does not answer ({fault}); try {attempt} of "
+                f"{settings.connect_tries}, next in {delay:.0f} s")  # fmt: skip
+        pause(delay)
+        delay = min(delay * 2, CONNECT_PAUSE_CAP_S)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def check_server(info: dict[str, Any]) -> tuple[int, int]:
+    """Judge a server by its INFO; return its version.
+
+    Raises:
+        ServerUnfit: it is too old, or its policy evicts keys, and so would lose jobs silently.
+    """
+    version = parse_version(str(info.get("redis_version", "0.0")))
+    if version < MINIMUM_SERVER:
+        raise ServerUnfit(f"Redis {info.get('redis_version')} is too old: rqsup needs 6.2 or later")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy.startswith("allkeys"):
+        raise ServerUnfit(
+            f"this Redis evicts keys when it is full (maxmemory-policy {policy}), and with them jobs: "
+            "run `redis-cli config set maxmemory-policy noeviction` and put it into redis.conf"
+        )
+    return version
+
+
+def persistence_warning(info: dict[str, Any]) -> str | None:
+    """What a crash of this server would lose, in words; None when jobs survive it."""
+    if int(info.get("aof_enabled", 0)):
+        return None
+    return "Redis has no append-only file: if it crashes, accepted jobs are lost; set `appendonly yes`"
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """(major, minor) of a version text such as `7.0.15`."""
+    major, _, rest = text.partition(".")
+    return int(major), int(rest.partition(".")[0] or 0)
+
+
+class Store:
+    """Runs calls on a blocking client. Safe to share between threads."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self._flags: bool | None = None
+
+    def run(self, call: Call[T]) -> T:
+        """Send one call and return its answer."""
+        flags = self._server_has_flags()
+        try:
+            reply = self.client.execute_command(*call.command(flags=flags))
+        except redis.exceptions.NoScriptError:
+            # A restart or a failover emptied the server's script cache; EVALSHA wrote nothing.
+            self.client.script_load(call.script.variant(flags=flags)[1])
+            reply = self.client.execute_command(*call.command(flags=flags))
+        return call.decode(reply)
+
+    def run_many(self, calls: list[Call[T]]) -> list[T | redis.exceptions.ResponseError]:
+        """Send calls in one round trip; an answer that is an error stands in its place, not raised."""
+        if not calls:
+            return []
+        flags = self._server_has_flags()
+        for source in {call.script.variant(flags=flags) for call in calls}:
+            self._ensure(source)
+        with self.client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*call.command(flags=flags))
+            replies = pipeline.execute(raise_on_error=False)
+        return [
+            reply if isinstance(reply, redis.exceptions.ResponseError) else call.decode(reply)
+            for call, reply in zip(calls, replies, strict=True)
+        ]
+
+    def _ensure(self, variant: tuple[str, str]) -> None:
+        sha, source = variant
+        if not self.client.script_exists(sha)[0]:
+            self.client.script_load(source)
+
+    def _server_has_flags(self) -> bool:
+        if self._flags is None:
+            version = parse_version(str(self.client.info("server")["redis_version"]))
+            self._flags = version >= FLAGS_SINCE
+        return self._flags

@@ -1,0 +1,65 @@
+-- Ends attempts of one worker, and may claim its next jobs in the same round trip.
+-- KEYS[1] root
+-- ARGV[1] worker
+-- ARGV[2] count       most jobs to claim next; 0 = none
+-- ARGV[3] lane_count  how many lanes follow
+-- ARGV[4..] lanes     '<queue>:<level>' in the order to be tried
+-- then, per attempt:  id, token, outcome, payload, number
+--   outcome 'succeed' payload = result JSON,  number = time the record is kept, ms; 0 = delete it
+--   outcome 'retry'   payload = error JSON,   number = delay until the next attempt, ms
+--   outcome 'bury'    payload = error JSON,   number = unused
+-- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
+--         before) | 'stale' (the job was taken away meanwhile: nothing changed) | 'fault: …' (its new place
+--         has a wrong type: nothing changed); jobs and faults as in claim.
+-- Atomic: a job that left `processing` without arriving elsewhere would be lost.
+-- Uses: names clock begin
+-- Flags: allow-oom (a full server must still drain)
+local worker, count, lane_count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local processing = processing_key(worker)
+local now = now_ms()
+local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead'}
+
+local function settle(id, token, outcome, payload, number)
+  local key = job_key(id)
+  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'queue')
+  if job.err or job[3] ~= token or job[2] ~= worker then
+    redis.call('HINCRBY', stats_key, 'stale', 1)
+    return 'stale'
+  end
+  if job[1] ~= 'active' then return job[1] == ended[outcome] and 'repeated' or 'stale' end
+  if outcome == 'succeed' then
+    if number > 0 then
+      redis.call('HSET', key, 'state', 'succeeded', 'result', payload, 'finished_at', now)
+      redis.call('PEXPIRE', key, number)
+    else
+      redis.call('DEL', key)
+    end
+    redis.call('HINCRBY', stats_key, 'succeeded', 1)
+  elseif outcome == 'retry' then
+    local due = now + number
+    local added = redis.pcall('ZADD', scheduled_key, due, id)
+    if type(added) == 'table' then return 'fault: ' .. added.err end
+    redis.call('HSET', key, 'state', 'scheduled', 'error', payload, 'due_at', due,
+      'errors', (tonumber(job[4]) or 0) + 1)
+    local first = redis.call('ZRANGE', scheduled_key, 0, 0)
+    if first[1] == id then redis.call('PUBLISH', due_channel, due) end
+    redis.call('HINCRBY', stats_key, 'retried', 1)
+  else
+    local added = redis.pcall('ZADD', dead_key, now, id)
+    if type(added) == 'table' then return 'fault: ' .. added.err end
+    redis.call('HSET', key, 'state', 'dead', 'error', payload, 'dead_at', now,
+      'errors', (tonumber(job[4]) or 0) + 1)
+    redis.call('HINCRBY', stats_key, 'dead', 1)
+  end
+  redis.call('LREM', processing, -1, id)
+  return 'ok'
+end
+
+local verdicts, jobs, faults = {}, {}, {}
+for i = 4 + lane_count, #ARGV, 5 do
+  verdicts[#verdicts + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]))
+end
+if count > 0 and redis.call('HEXISTS', workers_key, worker) == 1 then
+  take(worker, count, ARGV, 4, 3 + lane_count, now, jobs, faults)
+end
+return {verdicts, jobs, faults}

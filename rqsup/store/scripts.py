@@ -1,0 +1,240 @@
+"""Every script, one Python function each: arguments in, a typed answer out.
+
+A function returns a `Call`, which says what to send and how to read the reply, and sends nothing
+itself. So the blocking client, the asyncio master and the worker's own connection share one
+definition of each operation, and none is written twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Generic, TypeVar
+
+from rqsup.job import LEVEL_LABELS
+
+T = TypeVar("T")
+Argument = str | bytes | int
+
+#: First server version whose scripts may carry flags; older ones run them without.
+FLAGS_SINCE = (7, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One `.lua` file with what it uses, ready for a server with or without script flags."""
+
+    name: str
+    source: str
+    plain_source: str
+    sha: str
+    plain_sha: str
+
+    def variant(self, *, flags: bool) -> tuple[str, str]:
+        """(sha, source) for a server that knows script flags, or one that does not."""
+        return (self.sha, self.source) if flags else (self.plain_sha, self.plain_source)
+
+
+@cache
+def script(name: str) -> Script:
+    """Load a script by the name of its file."""
+    folder = files("rqsup.store") / "lua"
+    text = (folder / f"{name}.lua").read_text()
+    uses = re.search(r"^-- Uses: (.+)$", text, re.M)
+    flags = re.search(r"^-- Flags: ([a-z-]+)", text, re.M)
+    parts = [(folder / f"_{part}.lua").read_text() for part in (uses.group(1).split() if uses else [])]
+    plain = "\n".join([*parts, text])
+    # A shebang without flags turns on stricter checks in Redis 7: undeclared commands fail early.
+    full = f"#!lua flags={flags.group(1)}\n{plain}" if flags else plain
+    return Script(name, full, plain, _sha(full), _sha(plain))
+
+
+def _sha(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+#: Every script, in the order of a job's life.
+NAMES = (
+    "enqueue", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One script with its arguments, and the function that reads its reply."""
+
+    script: Script
+    root: str
+    arguments: tuple[Argument, ...]
+    decode: Callable[[Any], T]
+
+    def command(self, *, flags: bool) -> tuple[Argument, ...]:
+        """The Redis command to send."""
+        return ("EVALSHA", self.script.variant(flags=flags)[0], 1, self.root, *self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One job in a worker's hands."""
+
+    id: str
+    token: int
+    attempt: int
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Answer of `claim`: the jobs, and lanes that have a wrong type."""
+
+    jobs: list[Claimed]
+    faults: list[str]
+    registered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one attempt ended; what `payload` and `number` mean is in settle.lua."""
+
+    id: str
+    token: int
+    outcome: str
+    payload: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Answer of `settle`: a verdict for each attempt, and the jobs claimed next."""
+
+    verdicts: list[str]
+    jobs: list[Claimed]
+    faults: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Answer of `recover`; `alive` means that the worker beat again and nothing changed."""
+
+    alive: bool
+    returned: list[str]
+    buried: list[str]
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """Answer of `promote`; `wait_ms` is None when nothing is scheduled."""
+
+    moved: int
+    wait_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Answer of `locate`: the state, the record's TTL (as PTTL), and every place that holds the id."""
+
+    state: str
+    ttl_ms: int
+    places: list[str]
+
+
+def enqueue(
+    root: str, *, job_id: str, queue: str, level: str, envelope: bytes, due_ms: int = 0, delay_ms: int = 0,
+    max_length: int = 0,
+) -> Call[str]:  # fmt: skip
+    """Accept one job; answers 'ready', 'scheduled', 'exists' or 'full'."""
+    arguments = (job_id, queue, level, envelope, due_ms, delay_ms, max_length, ",".join(LEVEL_LABELS))
+    return Call(script("enqueue"), root, arguments, _text)
+
+
+def claim(
+    root: str, *, worker: str, count: int, lanes: Sequence[str], queues: Sequence[str], resume: bool, wait: bool
+) -> Call[Claim]:
+    """Take up to `count` jobs for a worker."""
+    arguments = (worker, count, int(resume), int(wait), len(lanes), *lanes, *queues)
+    return Call(script("claim"), root, arguments, _read_claim)
+
+
+def settle(
+    root: str, *, worker: str, settlements: Iterable[Settlement], count: int = 0, lanes: Sequence[str] = ()
+) -> Call[Settled]:
+    """End attempts, and claim up to `count` jobs."""
+    ended: list[Argument] = []
+    for one in settlements:
+        ended += (one.id.encode("utf-8", "surrogateescape"), one.token, one.outcome, one.payload, one.number)
+    return Call(script("settle"), root, (worker, count, len(lanes), *lanes, *ended), _read_settled)
+
+
+def heartbeat(root: str, *, ttl_ms: int, details: dict[str, bytes]) -> Call[list[str]]:
+    """Renew the registry entries of workers; answers the ids that were not registered."""
+    pairs: list[Argument] = []
+    for worker, detail in details.items():
+        pairs += (worker, detail)
+    return Call(script("heartbeat"), root, (ttl_ms, *pairs), _texts)
+
+
+def recover(
+    root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500
+) -> Call[Recovery]:
+    """Return a dead worker's jobs; call again until `left` is 0."""
+    return Call(script("recover"), root, (worker, beat, limit, cause, charged, crash_limit), _read_recovery)
+
+
+def promote(root: str, *, limit: int = 500) -> Call[Promotion]:
+    """Move due jobs to their queues."""
+    return Call(script("promote"), root, (limit,), lambda r: Promotion(r[0], None if r[1] < 0 else r[1]))
+
+
+def cancel(root: str, *, job_id: str, ttl_ms: int) -> Call[str]:
+    """Cancel a job; answers 'cancelled', 'missing', or the state that forbids it."""
+    return Call(script("cancel"), root, (job_id, ttl_ms), _text)
+
+
+def replay(root: str, *, job_id: str) -> Call[str]:
+    """Put a dead job back; answers 'ready', 'missing' or 'unreadable'."""
+    return Call(script("replay"), root, (job_id,), _text)
+
+
+def purge_dead(root: str, *, limit: int = 500) -> Call[int]:
+    """Delete the oldest dead letters; answers how many."""
+    return Call(script("purge_dead"), root, (limit,), int)
+
+
+def locate(root: str, *, job_id: str, lanes: Sequence[str], workers: Sequence[str]) -> Call[Location]:
+    """Find every place that holds a job."""
+    arguments = (job_id, len(lanes), *lanes, *workers)
+    return Call(script("locate"), root, arguments, lambda r: Location(_text(r[0]), r[1], _texts(r[2:])))
+
+
+def _text(value: bytes | str) -> str:
+    # Foreign bytes may lie in a list that anybody can push to: they must survive the way back.
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+def _texts(values: Iterable[bytes | str]) -> list[str]:
+    return [_text(value) for value in values]
+
+
+def _read_jobs(rows: Iterable[Sequence[Any]]) -> list[Claimed]:
+    return [Claimed(_text(row[0]), row[1], row[2], row[3]) for row in rows]
+
+
+def _read_claim(reply: Sequence[Any]) -> Claim:
+    if _text(reply[0]) == "unregistered":
+        return Claim([], [], registered=False)
+    return Claim(_read_jobs(reply[1]), _texts(reply[2]))
+
+
+def _read_settled(reply: Sequence[Any]) -> Settled:
+    return Settled(_texts(reply[0]), _read_jobs(reply[1]), _texts(reply[2]))
+
+
+def _read_recovery(reply: Sequence[Any]) -> Recovery:
+    if _text(reply[0]) == "alive":
+        return Recovery(alive=True, returned=[], buried=[], left=0)
+    return Recovery(alive=False, returned=_texts(reply[1]), buried=_texts(reply[2]), left=reply[3])

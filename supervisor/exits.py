@@ -1,0 +1,14 @@
+"""Exit codes of the `rqsup` command."""
+
+#: All went well.
+OK = 0
+#: The command failed; standard error says why.
+FAILURE = 1
+#: The command line is wrong.
+USAGE = 2
+#: Redis cannot be reached or refuses to serve (EX_UNAVAILABLE).
+REDIS_UNAVAILABLE = 69
+#: The drain deadline passed; unfinished jobs went back to their queues (EX_TEMPFAIL).
+DRAIN_TIMED_OUT = 75
+#: The configuration or the application is broken (EX_CONFIG); systemd does not restart on it.
+CONFIG = 78
