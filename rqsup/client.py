@@ -17,7 +17,14 @@ import redis
 from rqsup.config import Settings, load
 from rqsup.envelope import Envelope, check_name, encode, new_id
 from rqsup.errors import (
-    EnqueueError, InvalidJob, JobFailed, JobNotCancellable, JobNotFound, QueueFull, RedisUnavailable, ResultTimeout,
+    EnqueueError,
+    InvalidJob,
+    JobFailed,
+    JobNotCancellable,
+    JobNotFound,
+    QueueFull,
+    RedisUnavailable,
+    ResultTimeout,
 )  # fmt: skip
 from rqsup.job import Job, JobRecord, JobState, Level
 from rqsup.store import scripts

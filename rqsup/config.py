@@ -8,27 +8,36 @@ rqsup reads the environment for settings. `config/rqsup.example.yaml` shows ever
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit, urlunsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
-import yaml
 
+from rqsup.config_checks import cross_check
+from rqsup.config_source import build, override, read_yaml
+from rqsup.envelope import NAME
 from rqsup.errors import ConfigError
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+#: Longest time that a setting may be, seconds (about 3 years): infinity would break timers and Redis' own limits.
+LONGEST_S = 100_000_000
+Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+Name = Annotated[
+    str, msgspec.Meta(pattern=f"^{NAME.pattern}$", description="1 to 128 of the characters A-Z a-z 0-9 _ . : -")
+]
 #: A pool's name is part of file names and unit names.
-PoolName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+PoolName = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="1 to 64 of the characters A-Z a-z 0-9 _ -")
+]
+Namespace = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="1 to 64 of the characters A-Z a-z 0-9 _ . -")
+]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
-ENV_PREFIX = "RQSUP_"
 #: Name of the systemd credential that holds the Redis password.
 CREDENTIAL = "redis-password"
 #: Most workers of one master; the scoreboard has twice as many slots, for reloads.
@@ -71,7 +80,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Jobs a worker may hold; `auto` holds more than one only while jobs are tiny.
     prefetch: Literal["auto"] | AtLeastOne = "auto"
     #: Seconds without a beat after which a worker counts as dead (its host is gone).
-    lease_ttl: Annotated[float, msgspec.Meta(ge=0.5)] = 15.0
+    lease_ttl: Annotated[float, msgspec.Meta(ge=0.5, le=86400)] = 15.0
     #: Deaths of its worker after which a job is quarantined in the dead letters.
     crash_limit: AtLeastOne = 3
     #: Seconds that running jobs have to finish when the master stops or a worker is replaced.
@@ -165,7 +174,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Name of this pool of workers: shown in process titles, part of the socket's path.
     pool: PoolName = "default"
     #: Namespace of all keys in Redis.
-    namespace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
+    namespace: Namespace = "default"
     redis: RedisSettings = RedisSettings()
     workers: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
@@ -187,137 +196,48 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] | None = Non
     """
     environ = os.environ if environ is None else environ
     faults: list[str] = []
-    data = _read_yaml(Path(path), faults) if path else {}
-    _override(data, environ, faults)
-    settings = _build(Settings, data, "", faults)
-    if not faults:
-        faults += _cross_check(settings)
+    data = read_yaml(Path(path), faults) if path else {}
+    override(data, environ, faults)
+    settings: Settings = build(Settings, data, "", faults)
+    settings = _with_socket(_with_credential(settings, environ, faults), environ)
+    # Also after faults: a key with a fault holds its default here, which has none.
+    faults += cross_check(settings)
     if faults:
         raise ConfigError(faults, origin=str(path) if path else "environment")
-    return _with_socket(_with_credential(settings, environ), environ)
+    return settings
 
 
-def _read_yaml(path: Path, faults: list[str]) -> dict[str, Any]:
-    try:
-        mode = path.stat().st_mode
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        faults.append(f"cannot be read: {fault.strerror}: {path}")
-        return {}
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
-        faults.append(f"is no YAML: {' '.join(str(fault).split())}")
-        return {}
-    if mode & stat.S_IWOTH:
-        faults.append(f"is writable by everybody, who could run code through `app`: chmod o-w {path}")
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        faults.append(f"must be a mapping of sections, not a {type(data).__name__}")
-        return {}
-    return data
-
-
-def _override(data: dict[str, Any], environ: Mapping[str, str], faults: list[str]) -> None:
-    for variable, text in sorted(environ.items()):
-        if not variable.startswith(ENV_PREFIX):
-            continue
-        target, steps = data, variable.removeprefix(ENV_PREFIX).lower().split("__")
-        for step in steps[:-1]:
-            inner = target.setdefault(step, {})
-            if not isinstance(inner, dict):
-                faults.append(f"{variable}: {step} is no section")
-                break
-            target = inner
-        else:
-            target[steps[-1]] = _FromEnvironment(text)
-
-
-class _FromEnvironment(str):
-    """A value whose type is not known yet: `4` may be a number, a name, or a list of one."""
-
-
-def _build(kind: type[Any], data: Any, prefix: str, faults: list[str]) -> Any:
-    if not isinstance(data, dict):
-        faults.append(f"{prefix.rstrip('.') or 'configuration'}: must be a section with keys, not {data!r}")
-        return kind()
-    hints = get_type_hints(kind, include_extras=True)
-    values: dict[str, Any] = {}
-    for key, value in data.items():
-        name = f"{prefix}{key}"
-        if key not in hints:
-            faults.append(f"{name}: unknown key; known are {', '.join(sorted(hints))}")
-        elif isinstance(hints[key], type) and issubclass(hints[key], msgspec.Struct):
-            values[key] = _build(hints[key], value, f"{name}.", faults)
-        else:
-            _convert(hints[key], key, value, name, values, faults)
-    return kind(**values)
-
-
-def _convert(hint: Any, key: str, value: Any, name: str, values: dict[str, Any], faults: list[str]) -> None:
-    from_environment = isinstance(value, _FromEnvironment)
-    if from_environment and getattr(hint, "__origin__", hint) in {list, dict} or _is_list(hint) and from_environment:
-        value = _parse_collection(value)
-    try:
-        values[key] = msgspec.convert(value, hint, strict=not from_environment, str_keys=True)
-    except msgspec.ValidationError as fault:
-        faults.append(f"{name}: {fault}")
-
-
-def _is_list(hint: Any) -> bool:
-    inner = getattr(hint, "__origin__", None)
-    return inner is list or getattr(inner, "__origin__", None) is list
-
-
-def _parse_collection(text: str) -> Any:
-    """`a,b` or a YAML list or mapping, as environment variables hold it."""
-    if text.lstrip().startswith(("[", "{")):
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError:
-            return text
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _cross_check(settings: Settings) -> list[str]:
-    """Faults that no single key shows."""
-    faults = []
-    scheme = urlsplit(settings.redis.url).scheme
-    if scheme not in {"redis", "rediss", "unix"}:
-        faults.append(f"redis.url: unknown scheme {scheme!r}; use redis://, rediss:// or unix://")
-    if settings.redis.tls_key_file and not settings.redis.tls_cert_file:
-        faults.append("redis.tls_key_file: needs redis.tls_cert_file too")
-    for option in ("tls_ca_file", "tls_cert_file"):
-        if getattr(settings.redis, option) and scheme != "rediss":
-            faults.append(f"redis.{option}: only has a meaning with a rediss:// URL")
-    if settings.workers.restart_cap < settings.workers.restart_pause:
-        faults.append("workers.restart_cap: must not be less than workers.restart_pause")
-    if len(set(settings.workers.queues)) < len(settings.workers.queues):
-        faults.append("workers.queues: names a queue twice")
-    return faults
-
-
-def _with_credential(settings: Settings, environ: Mapping[str, str]) -> Settings:
+def _with_credential(settings: Settings, environ: Mapping[str, str], faults: list[str]) -> Settings:
     """Prefer the systemd credential to `password_file`: it is what the unit was given."""
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
     path = Path(folder) / CREDENTIAL
-    # The unit's default credential is a lone "-": no password.
-    if folder and path.is_file() and path.read_text().strip() not in {"", "-"}:
-        redis = msgspec.structs.replace(settings.redis, password_file=str(path))
-        return msgspec.structs.replace(settings, redis=redis)
-    return settings
+    if not folder or not path.is_file():
+        return settings
+    try:
+        # The unit's default credential is a lone "-": no password.
+        if path.read_text(encoding="utf-8").strip() in {"", "-"}:
+            return settings
+    except (OSError, UnicodeDecodeError) as fault:
+        faults.append(f"systemd credential {CREDENTIAL}: cannot be read: {fault}")
+    return msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, password_file=str(path)))
 
 
 def _with_socket(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """Settle the control socket's path, alike for the master and for the commands that look for it."""
     if settings.control.socket:
         return settings
-    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if not folder and os.geteuid() == 0:
-        folder = f"/run/rqsup/{settings.pool}"
-    if not folder:
-        home = environ.get("XDG_RUNTIME_DIR") or f"/tmp/rqsup-{os.geteuid()}"  # noqa: S108 - made 0700, owner checked
-        folder = f"{home}/rqsup/{settings.pool}"
+    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or _folder(settings.pool, environ)
     return msgspec.structs.replace(settings, control=ControlSettings(socket=f"{folder}/control.sock"))
+
+
+def _folder(pool: str, environ: Mapping[str, str]) -> str:
+    system = Path("/run/rqsup") / pool
+    user = os.geteuid()
+    # A command run as the service's own user finds the service's folder, though systemd does not tell it.
+    if user == 0 or (system.is_dir() and system.stat().st_uid == user):
+        return str(system)
+    home = environ.get("XDG_RUNTIME_DIR") or f"/tmp/rqsup-{user}"  # noqa: S108 - made 0700, owner checked
+    return f"{home}/rqsup/{pool}"
 
 
 def redact_url(url: str) -> str:
@@ -326,11 +246,22 @@ def redact_url(url: str) -> str:
     >>> redact_url("redis://app:hunter2@db:6379/0")
     'redis://app:***@db:6379/0'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "***"  # a password may stand anywhere in an address that cannot be read
+    if "password" in parts.query:
+        query = [(key, "***" if "password" in key else value) for key, value in parse_qsl(parts.query)]
+        parts = parts._replace(query=urlencode(query, safe="*/"))
+    return urlunsplit(_without_password(parts))
+
+
+def _without_password(parts: SplitResult) -> SplitResult:
     if parts.password is None:
-        return url
+        return parts
     userinfo, _, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{userinfo.partition(':')[0]}:***@{place}"))
+    return parts._replace(netloc=f"{userinfo.partition(':')[0]}:***@{place}")
 
 
 def show(settings: Settings) -> dict[str, Any]:
@@ -338,3 +269,24 @@ def show(settings: Settings) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(settings)
     data["redis"]["url"] = redact_url(settings.redis.url)
     return data
+
+
+def changed_keys(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Dotted names of the keys that differ from their defaults, in the order of the example file."""
+    environ = os.environ if environ is None else environ
+    # The socket's default follows from the pool; it is no change of its own.
+    standard = flatten(msgspec.to_builtins(_with_socket(Settings(pool=settings.pool), environ)))
+    standard["pool"] = Settings().pool
+    return [key for key, value in flatten(msgspec.to_builtins(settings)).items() if value != standard[key]]
+
+
+def flatten(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, from the plain data of `show`."""
+    sections = {key for key, value in msgspec.to_builtins(Settings()).items() if isinstance(value, dict)}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in sections:
+            flat |= {f"{key}.{inner}": part for inner, part in value.items()}
+        else:
+            flat[key] = value
+    return flat

@@ -15,8 +15,11 @@
     ├── NoCurrentJob           `current_job()` was called outside a job
     ├── EnvelopeError          bytes from Redis are no envelope that rqsup can read
     ├── AppImportError         the application could not be imported
+    ├── ReloadFailed           the pool stays on its old code and configuration
     ├── ForkRefused            the zygote may not fork, because it runs threads
     ├── MasterUnreachable      no master answers on the control socket
+    ├── CommandRefused         a command to the master is unknown or has wrong arguments
+    ├── MasterRefused          the master did not do what it was asked
     └── PathRefused            a path leaves the producer's root
 
     JobTimeout (BaseException) raised inside a job at its soft timeout
@@ -93,12 +96,28 @@ class AppImportError(RqsupError):
     """The application's modules could not be imported."""
 
 
+class ReloadFailed(RqsupError):
+    """The reload was given up; the pool stays on its old code and configuration."""
+
+
 class ForkRefused(RqsupError):
     """The zygote runs more than one thread, so a fork could dead-lock the child."""
 
 
 class MasterUnreachable(RqsupError):
     """No master answers on the control socket."""
+
+
+class CommandRefused(RqsupError):
+    """The master does not know the command, or its arguments are outside what is allowed."""
+
+
+class MasterRefused(RqsupError):
+    """The master did not do what it was asked; `exit` is the exit code for the command."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        self.exit = code
+        super().__init__(message)
 
 
 class PathRefused(RqsupError):

@@ -59,7 +59,7 @@ def _sha(source: str) -> str:
 
 #: Every script, in the order of a job's life.
 NAMES = (
-    "enqueue", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate",
+    "enqueue", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
 )  # fmt: skip
 
 
@@ -83,13 +83,20 @@ class Claimed:
 
     id: str
     token: int
-    attempt: int
+    #: Attempts that ended in an error, and workers that died in it.
+    errors: int
+    crashes: int
     envelope: bytes
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1; handing a job back does not count."""
+        return self.errors + self.crashes + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Answer of `claim`: the jobs, and lanes that have a wrong type."""
+    """Answer of `claim`: the jobs, and keys that have a wrong type."""
 
     jobs: list[Claimed]
     faults: list[str]
@@ -136,9 +143,12 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Answer of `locate`: the state, the record's TTL (as PTTL), and every place that holds the id."""
+    """What a job's record says, and (from `locate`, not from `survey`) every place that holds its id."""
 
     state: str
+    worker: str
+    lane: str
+    #: As PTTL: -1 = the record does not expire, -2 = there is none.
     ttl_ms: int
     places: list[str]
 
@@ -166,7 +176,7 @@ def settle(
     """End attempts, and claim up to `count` jobs."""
     ended: list[Argument] = []
     for one in settlements:
-        ended += (one.id.encode("utf-8", "surrogateescape"), one.token, one.outcome, one.payload, one.number)
+        ended += (_raw(one.id), one.token, one.outcome, one.payload, one.number)
     return Call(script("settle"), root, (worker, count, len(lanes), *lanes, *ended), _read_settled)
 
 
@@ -182,7 +192,7 @@ def recover(
     root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500
 ) -> Call[Recovery]:
     """Return a dead worker's jobs; call again until `left` is 0."""
-    return Call(script("recover"), root, (worker, beat, limit, cause, charged, crash_limit), _read_recovery)
+    return Call(script("recover"), root, (worker, beat, limit, cause, _raw(charged), crash_limit), _read_recovery)
 
 
 def promote(root: str, *, limit: int = 500) -> Call[Promotion]:
@@ -192,12 +202,12 @@ def promote(root: str, *, limit: int = 500) -> Call[Promotion]:
 
 def cancel(root: str, *, job_id: str, ttl_ms: int) -> Call[str]:
     """Cancel a job; answers 'cancelled', 'missing', or the state that forbids it."""
-    return Call(script("cancel"), root, (job_id, ttl_ms), _text)
+    return Call(script("cancel"), root, (_raw(job_id), ttl_ms), _text)
 
 
 def replay(root: str, *, job_id: str) -> Call[str]:
     """Put a dead job back; answers 'ready', 'missing' or 'unreadable'."""
-    return Call(script("replay"), root, (job_id,), _text)
+    return Call(script("replay"), root, (_raw(job_id),), _text)
 
 
 def purge_dead(root: str, *, limit: int = 500) -> Call[int]:
@@ -207,12 +217,21 @@ def purge_dead(root: str, *, limit: int = 500) -> Call[int]:
 
 def locate(root: str, *, job_id: str, lanes: Sequence[str], workers: Sequence[str]) -> Call[Location]:
     """Find every place that holds a job."""
-    arguments = (job_id, len(lanes), *lanes, *workers)
-    return Call(script("locate"), root, arguments, lambda r: Location(_text(r[0]), r[1], _texts(r[2:])))
+    arguments = (_raw(job_id), len(lanes), *lanes, *workers)
+    return Call(script("locate"), root, arguments, _read_location)
+
+
+def survey(root: str, *, job_ids: Sequence[str]) -> Call[list[Location]]:
+    """Read what the state checker compares, for many jobs."""
+    return Call(script("survey"), root, tuple(map(_raw, job_ids)), lambda rows: [_read_location(row) for row in rows])
+
+
+def _raw(job_id: str) -> bytes:
+    # Foreign bytes may lie in a list that anybody can push to: they must survive both ways.
+    return job_id.encode("utf-8", "surrogateescape")
 
 
 def _text(value: bytes | str) -> str:
-    # Foreign bytes may lie in a list that anybody can push to: they must survive the way back.
     return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
 
 
@@ -221,7 +240,7 @@ def _texts(values: Iterable[bytes | str]) -> list[str]:
 
 
 def _read_jobs(rows: Iterable[Sequence[Any]]) -> list[Claimed]:
-    return [Claimed(_text(row[0]), row[1], row[2], row[3]) for row in rows]
+    return [Claimed(_text(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
 
 
 def _read_claim(reply: Sequence[Any]) -> Claim:
@@ -238,3 +257,7 @@ def _read_recovery(reply: Sequence[Any]) -> Recovery:
     if _text(reply[0]) == "alive":
         return Recovery(alive=True, returned=[], buried=[], left=0)
     return Recovery(alive=False, returned=_texts(reply[1]), buried=_texts(reply[2]), left=reply[3])
+
+
+def _read_location(reply: Sequence[Any]) -> Location:
+    return Location(*_texts(reply[:3]), reply[3], _texts(reply[4:]))

@@ -1,0 +1,18 @@
+"""The command line: one group, one module per kind of command."""
+
+from __future__ import annotations
+
+import click
+
+import rqsup
+from rqsup.supervisor.cli.frame import ErrorGroup
+from rqsup.supervisor.cli.run import run
+
+
+@click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(rqsup.__version__, prog_name="rqsup", message="%(prog)s %(version)s")
+def main() -> None:
+    """A Redis work queue that owns its worker processes: at least once, nothing lost."""
+
+
+main.add_command(run)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from rqsup.errors import AppImportError, ConfigError, RedisUnavailable, RqsupError, ServerUnfit
+from rqsup.errors import AppImportError, ConfigError, MasterRefused, RedisUnavailable, RqsupError, ServerUnfit
 from rqsup.supervisor import exits
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def console() -> Console:
 
 def exit_code(fault: RqsupError) -> int:
     """The exit code that tells scripts what kind of error this was."""
+    if isinstance(fault, MasterRefused):
+        return fault.exit
     if isinstance(fault, ConfigError | AppImportError):
         return exits.CONFIG
     if isinstance(fault, RedisUnavailable | ServerUnfit):

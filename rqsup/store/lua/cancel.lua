@@ -4,7 +4,7 @@
 -- ARGV[2] ttl_ms      time the record is kept, ms
 -- Returns 'cancelled' | 'missing' | the state that forbids it ('active', 'succeeded', 'dead', …)
 -- Atomic: between looking and removing, a worker could start it.
--- Uses: names clock
+-- Uses: names clock tally
 -- Flags: allow-oom (cancelling frees memory)
 local id, ttl = ARGV[1], tonumber(ARGV[2])
 local key = job_key(id)
@@ -21,5 +21,5 @@ end
 if removed == 0 then return 'active' end
 redis.call('HSET', key, 'state', 'cancelled', 'finished_at', now_ms())
 redis.call('PEXPIRE', key, ttl)
-redis.call('HINCRBY', stats_key, 'cancelled', 1)
+tally('cancelled')
 return 'cancelled'

@@ -1,16 +1,16 @@
 -- Takes up to `count` jobs for one worker, from any number of queues and levels at once.
 -- KEYS[1] root
 -- ARGV[1] worker      must be in the registry: a job in an unknown worker's hands has no reaper
--- ARGV[2] count       most jobs to return, at least 1
+-- ARGV[2] count       most jobs to take from the lanes; 0 = only what resume finds
 -- ARGV[3] resume      1 = first take back what already lies in this worker's own lists: a lost
 --                     reply, or a job handed to its inbox; such jobs come on top of `count`
 -- ARGV[4] wait        1 = when there is nothing, register as waiting for a hand-over
 -- ARGV[5] lane_count  how many lanes follow
 -- ARGV[6..] lanes     '<queue>:<level>' in the order to be tried, then the queue names
--- Returns {'unregistered'} | {'ok', jobs, faults}: jobs = {{id, token, attempt, envelope}, …},
---         faults = lanes of a wrong type, in words. Empty jobs with wait = 1: registered.
+-- Returns {'unregistered'} | {'ok', jobs, faults}: jobs = {{id, token, errors, crashes, envelope}, …},
+--         faults = keys of a wrong type, in words. Empty jobs with wait = 1: registered.
 -- Atomic: an id must never be in a list and in a reply that nobody can find again.
--- Uses: names clock begin
+-- Uses: names clock tally unreadable begin
 -- Flags: allow-oom (a full server must still drain)
 local worker, count = ARGV[1], tonumber(ARGV[2])
 local resume, wait, lane_count = ARGV[3] == '1', ARGV[4] == '1', tonumber(ARGV[5])
@@ -21,21 +21,26 @@ local now = now_ms()
 local processing = processing_key(worker)
 local jobs, faults = {}, {}
 if resume then
-  redis.call('SREM', waiting_key, worker)
+  redis.pcall('SREM', waiting_key, worker)
   local inbox = inbox_key(worker)
   while redis.call('LMOVE', inbox, processing, 'RIGHT', 'LEFT') do end
   local own = redis.call('LRANGE', processing, 0, -1)
+  local seen = {}
   for i = #own, 1, -1 do
-    jobs[#jobs + 1] = begin(own[i], worker, processing, now)
+    local id = own[i]
+    jobs[#jobs + 1] = begin(id, worker, processing, now, not seen[id])
+    seen[id] = true
   end
 end
 if #jobs == 0 then
   take(worker, count, ARGV, 6, 5 + lane_count, now, jobs, faults)
 end
 if #jobs == 0 and wait then
-  redis.call('SADD', waiting_key, worker)
-  for i = 6 + lane_count, #ARGV do
-    redis.call('SADD', idle_key(ARGV[i]), worker)
+  local function enter(key)
+    local added = redis.pcall('SADD', key, worker)
+    if type(added) == 'table' then faults[#faults + 1] = key .. ': ' .. added.err end
   end
+  enter(waiting_key)
+  for i = 6 + lane_count, #ARGV do enter(idle_key(ARGV[i])) end
 end
 return {'ok', jobs, faults}

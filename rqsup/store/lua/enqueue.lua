@@ -10,7 +10,7 @@
 -- ARGV[8] levels      names of all levels, joined by commas (read only when max_length > 0)
 -- Returns 'ready' | 'scheduled' | 'exists' (this id was accepted before) | 'full'
 -- Atomic: a record without a place, or a place without a record, would be a lost job.
--- Uses: names clock deliver
+-- Uses: names clock tally announce deliver
 local id, queue, level, envelope = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local due, delay, max_length, levels = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local job = job_key(id)
@@ -24,20 +24,19 @@ if max_length > 0 then
   if length >= max_length then return 'full' end
 end
 
+-- The first write is one that a full server refuses; after any other, it would let the rest pass.
+redis.call('SADD', queues_key, queue)
 local now = now_ms()
 if delay > 0 then due = now + delay end
 local state = due > now and 'scheduled' or 'ready'
 if state == 'scheduled' then
   redis.call('ZADD', scheduled_key, due, id)
-  -- Wakes the masters only when this job is the next one due: they sleep until a known time.
-  local first = redis.call('ZRANGE', scheduled_key, 0, 0)
-  if first[1] == id then redis.call('PUBLISH', due_channel, due) end
 else
   local fault = deliver(id, queue, level, false)
   if fault then return fault end
 end
 redis.call('HSET', job, 'state', state, 'envelope', envelope, 'queue', queue, 'level', level,
   'enqueued_at', now, 'due_at', due)
-redis.call('SADD', queues_key, queue)
-redis.call('HINCRBY', stats_key, 'accepted', 1)
+if state == 'scheduled' then announce(id, due) end
+tally('accepted')
 return state

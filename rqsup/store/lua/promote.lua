@@ -3,7 +3,7 @@
 -- ARGV[1] limit       most jobs to move in this call
 -- Returns {moved, wait_ms}: wait_ms = time until the next job is due, 0 = more are due now, -1 = none is scheduled.
 -- Atomic: any number of masters may promote at once; each job moves once.
--- Uses: names clock deliver
+-- Uses: names clock tally unreadable deliver defer
 -- Flags: allow-oom (a full server must still drain)
 local limit = tonumber(ARGV[1])
 local now = now_ms()
@@ -11,12 +11,14 @@ local moved = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled_key, '-inf', now, 'LIMIT', 0, limit)) do
   local job = redis.pcall('HMGET', job_key(id), 'state', 'queue', 'level')
   if job.err or not job[2] then
-    redis.call('ZADD', dead_key, now, id)
+    bury_unreadable(id, now)
     redis.call('ZREM', scheduled_key, id)
   elseif job[1] ~= 'scheduled' then
-    redis.call('HINCRBY', stats_key, 'strays', 1)
+    tally('strays')
     redis.call('ZREM', scheduled_key, id)
-  elseif not deliver(id, job[2], job[3], false) then
+  elseif deliver(id, job[2], job[3], false) then
+    defer(id, now)
+  else
     redis.call('HSET', job_key(id), 'state', 'ready')
     redis.call('ZREM', scheduled_key, id)
     moved = moved + 1

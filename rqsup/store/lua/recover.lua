@@ -2,14 +2,14 @@
 -- KEYS[1] root
 -- ARGV[1] worker
 -- ARGV[2] beat        the counter that the caller judged by; '' = the caller saw it die
--- ARGV[3] limit       most jobs to return in this call (a huge list must not block the server)
+-- ARGV[3] limit       most entries to move in this call (a huge list must not block the server)
 -- ARGV[4] cause       JSON: what happened, in words, with time and place
 -- ARGV[5] charged     id of the job that the worker was running when it crashed; '' = nobody's fault
 -- ARGV[6] crash_limit crashes after which a job is quarantined in the dead letters
 -- Returns {'alive'} (it beat again: nothing changed) | {'ok', returned ids, buried ids, left}:
 --         left = jobs still to return; call again until it is 0.
 -- Atomic: two reapers may run this at once; each job is returned once, with a new token.
--- Uses: names clock deliver
+-- Uses: names clock tally unreadable deliver defer
 -- Flags: allow-oom (a full server must still recover)
 local worker, beat, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local cause, charged, crash_limit = ARGV[4], ARGV[5], tonumber(ARGV[6])
@@ -17,59 +17,59 @@ local cause, charged, crash_limit = ARGV[4], ARGV[5], tonumber(ARGV[6])
 if beat ~= '' and redis.call('HGET', workers_key, worker) ~= beat then return {'alive'} end
 
 local now = now_ms()
-local returned, buried, kept = {}, {}, 0
+local returned, buried, moved, seen = {}, {}, 0, {}
 
--- True when the entry may leave the worker's list: it has its new place, or was a stray copy.
+-- Gives one entry its new place, unless it is a stray copy of a job that has one.
 local function give_back(id)
   local key = job_key(id)
   local job = redis.pcall('HMGET', key, 'state', 'worker', 'queue', 'level', 'token', 'crashes', 'returns')
   if job.err or not job[3] then
-    redis.call('ZADD', dead_key, now, id)
-    return true
+    return bury_unreadable(id, now)
   end
-  local unbegun = job[1] == 'ready'
+  local unbegun = job[1] == 'ready' and not seen[id]
+  seen[id] = true
   if not unbegun and not (job[1] == 'active' and job[2] == worker) then
-    redis.call('HINCRBY', stats_key, 'strays', 1)
-    return true
+    return tally('strays')
   end
   local token = (tonumber(job[5]) or 0) + 1
   local crashes = tonumber(job[6]) or 0
   if id == charged then
     crashes = crashes + 1
     redis.call('HSET', key, 'crashes', crashes, 'crash', cause)
-    redis.call('HINCRBY', stats_key, 'crashed', 1)
+    tally('crashed')
   end
   if id == charged and crashes >= crash_limit then
     redis.call('ZADD', dead_key, now, id)
     redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'token', token,
       'reason', 'crash limit: its worker died ' .. crashes .. ' times while running it')
-    redis.call('HINCRBY', stats_key, 'dead', 1)
+    tally('dead')
     buried[#buried + 1] = id
-    return true
+    return
   end
-  if deliver(id, job[3], job[4], true) then return false end
+  local fault = deliver(id, job[3], job[4], true)
   redis.call('HSET', key, 'state', 'ready', 'token', token, 'returned_at', now, 'returned', cause,
     'returns', (tonumber(job[7]) or 0) + 1)
-  redis.call('HINCRBY', stats_key, 'recovered', 1)
+  if fault then defer(id, now) end
+  tally('recovered')
   returned[#returned + 1] = id
-  return true
 end
 
-redis.call('SREM', waiting_key, worker)
+local inbox, processing = inbox_key(worker), processing_key(worker)
+redis.call('LLEN', inbox)
+redis.call('LLEN', processing)
+redis.pcall('SREM', waiting_key, worker)
 -- Newest first, each to the consuming end: so the oldest comes out first again.
-for _, list in ipairs({inbox_key(worker), processing_key(worker)}) do
-  for _, id in ipairs(redis.call('LRANGE', list, 0, limit - #returned - #buried - 1)) do
-    if give_back(id) then
-      redis.call('LREM', list, 1, id)
-    else
-      kept = kept + 1
-    end
-    if #returned + #buried >= limit then break end
+for _, list in ipairs({inbox, processing}) do
+  while moved < limit do
+    local id = redis.call('LINDEX', list, 0)
+    if not id then break end
+    give_back(id)
+    redis.call('LREM', list, 1, id)
+    moved = moved + 1
   end
-  if #returned + #buried >= limit then break end
 end
 
-local left = redis.call('LLEN', inbox_key(worker)) + redis.call('LLEN', processing_key(worker))
+local left = redis.call('LLEN', inbox) + redis.call('LLEN', processing)
 if left == 0 then
   redis.call('HDEL', workers_key, worker)
   redis.call('DEL', worker_key(worker))

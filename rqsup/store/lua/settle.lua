@@ -9,10 +9,11 @@
 --   outcome 'retry'   payload = error JSON,   number = delay until the next attempt, ms
 --   outcome 'bury'    payload = error JSON,   number = unused
 -- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
---         before) | 'stale' (the job was taken away meanwhile: nothing changed) | 'fault: …' (its new place
+--         before) | 'stale' (the job was taken away meanwhile, or its record is
+--         not kept: nothing changed) | 'fault: …' (its new place
 --         has a wrong type: nothing changed); jobs and faults as in claim.
 -- Atomic: a job that left `processing` without arriving elsewhere would be lost.
--- Uses: names clock begin
+-- Uses: names clock tally announce unreadable begin
 -- Flags: allow-oom (a full server must still drain)
 local worker, count, lane_count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = processing_key(worker)
@@ -23,7 +24,7 @@ local function settle(id, token, outcome, payload, number)
   local key = job_key(id)
   local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'queue')
   if job.err or job[3] ~= token or job[2] ~= worker then
-    redis.call('HINCRBY', stats_key, 'stale', 1)
+    tally('stale')
     return 'stale'
   end
   if job[1] ~= 'active' then return job[1] == ended[outcome] and 'repeated' or 'stale' end
@@ -34,24 +35,24 @@ local function settle(id, token, outcome, payload, number)
     else
       redis.call('DEL', key)
     end
-    redis.call('HINCRBY', stats_key, 'succeeded', 1)
+    tally('succeeded')
   elseif outcome == 'retry' then
     local due = now + number
     local added = redis.pcall('ZADD', scheduled_key, due, id)
     if type(added) == 'table' then return 'fault: ' .. added.err end
     redis.call('HSET', key, 'state', 'scheduled', 'error', payload, 'due_at', due,
       'errors', (tonumber(job[4]) or 0) + 1)
-    local first = redis.call('ZRANGE', scheduled_key, 0, 0)
-    if first[1] == id then redis.call('PUBLISH', due_channel, due) end
-    redis.call('HINCRBY', stats_key, 'retried', 1)
+    announce(id, due)
+    tally('retried')
   else
     local added = redis.pcall('ZADD', dead_key, now, id)
     if type(added) == 'table' then return 'fault: ' .. added.err end
     redis.call('HSET', key, 'state', 'dead', 'error', payload, 'dead_at', now,
       'errors', (tonumber(job[4]) or 0) + 1)
-    redis.call('HINCRBY', stats_key, 'dead', 1)
+    tally('dead')
   end
-  redis.call('LREM', processing, -1, id)
+  -- A list that somebody overwrote holds no job any more; the result still counts.
+  redis.pcall('LREM', processing, -1, id)
   return 'ok'
 end
 

@@ -1,0 +1,93 @@
+"""Faults of the configuration that no type shows, each with its key; `config.py` calls them. Pure."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from rqsup.envelope import NAME
+from rqsup.job import LEVEL_LABELS
+
+if TYPE_CHECKING:
+    from rqsup.config import RedisSettings, Settings, WorkerSettings
+
+#: Most bytes of a Unix socket's path (sun_path without its closing zero).
+SOCKET_PATH_BYTES = 107
+
+
+def cross_check(settings: Settings) -> list[str]:
+    """Faults that no type shows."""
+    return [
+        *_redis_faults(settings.redis),
+        *_worker_faults(settings.workers),
+        *_name_faults(settings),
+        *_socket_faults(settings.control.socket),
+    ]
+
+
+def _redis_faults(redis: RedisSettings) -> list[str]:
+    faults = [fault for fault in [_url_fault(redis.url)] if fault]
+    if redis.tls_key_file and not redis.tls_cert_file:
+        faults.append("redis.tls_key_file: needs redis.tls_cert_file too")
+    if not redis.url.startswith("rediss:"):
+        faults += [
+            f"redis.{option}: only has a meaning with a rediss:// URL"
+            for option in ("tls_ca_file", "tls_cert_file", "tls_key_file")
+            if getattr(redis, option)
+        ]
+    return faults
+
+
+def _url_fault(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "rediss", "unix"}:
+            # The address is not repeated: what stands before the colon may be a password.
+            return "redis.url: unknown scheme; use redis://, rediss:// or unix://"
+        if parts.scheme == "unix":
+            return None if parts.path else "redis.url: unix:// needs a path, as in unix:///run/redis/redis.sock"
+        _ = parts.port  # raises when it is no number in 0 to 65535
+        database = unquote(parts.path).strip("/")
+        if database and not database.isdecimal():
+            return "redis.url: what follows the host and port must be a database number, as in redis://localhost:6379/0"
+    except ValueError:
+        return "redis.url: cannot be read; write characters such as # / ? @ in the password as %23 %2F %3F %40"
+    return None if parts.hostname else "redis.url: names no host"
+
+
+def _worker_faults(workers: WorkerSettings) -> list[str]:
+    faults = []
+    if workers.restart_cap < workers.restart_pause:
+        faults.append(
+            f"workers.restart_cap: {workers.restart_cap:g} s is less than workers.restart_pause, {workers.restart_pause:g} s"
+        )
+    doubles = sorted({queue for queue in workers.queues if workers.queues.count(queue) > 1})
+    if doubles:
+        faults.append(f"workers.queues: names {', '.join(doubles)} twice")
+    return faults
+
+
+def _name_faults(settings: Settings) -> list[str]:
+    faults = [
+        f"app: {module!r} is no module name; write it as in `import`, for example shop.tasks"
+        for module in settings.app
+        if not all(part.isidentifier() for part in module.split("."))
+    ]
+    faults += [
+        f"producer.levels: {glob!r} has the unknown priority {level!r}; choose one of {', '.join(LEVEL_LABELS)}"
+        for glob, level in settings.producer.levels.items()
+        if level not in LEVEL_LABELS
+    ]
+    if settings.producer.task and not NAME.fullmatch(settings.producer.task):
+        faults.append(f"producer.task: {settings.producer.task!r} is no task name; use A-Z a-z 0-9 _ . : -")
+    return faults
+
+
+def _socket_faults(path: str) -> list[str]:
+    # The master and the commands may run in different directories.
+    faults = [] if path.startswith("/") else [f"control.socket: {path!r} must be an absolute path"]
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_BYTES:
+        faults.append(f"control.socket: {path} has {length} bytes; a socket's path may have {SOCKET_PATH_BYTES}")
+    return faults

@@ -1,0 +1,246 @@
+"""Logs: structlog, set up alike for the master, the zygote, the workers and the commands.
+
+Each event is one line on standard error, written by one system call, so that lines of several
+processes do not mix. A log can never stop the process that writes it: a line that cannot be
+written is counted and dropped. Nothing here holds a lock or a thread, so it may be used on both
+sides of a fork.
+
+Names of fields: time, level, logger, event; then, where they are known, pool, worker, generation,
+pid, job_id, task, queue, attempt; then the event's own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import select
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from rqsup.config import LogSettings
+from rqsup.context import current_job
+from rqsup.errors import NoCurrentJob
+
+Format = Literal["json", "console", "journal"]
+Fields = MutableMapping[str, Any]
+
+#: Longest line in bytes; the rest is cut. The journal's own limit is 48 KiB.
+LINE_BYTES = 32_768
+#: Longest wait for a reader that does not read, in ms; after one such wait lines are dropped at once.
+STALL_MS = 100
+#: Priorities of syslog, as journald reads them in `<N>` (sd-daemon(3)).
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+#: What can forge or hide text on a terminal or in a file: control characters C0 and C1, line and
+#: paragraph separators, marks and overrides of writing direction, and halves of surrogate pairs.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+_COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+#: structlog keeps the field name `logger` for itself until an event is rendered.
+_NAME = "logger_name"
+_HEAD = ("time", "level", "logger", "event")
+
+
+class Lines:
+    """The way out: whole lines to one file descriptor. `dropped` counts what could not be written."""
+
+    __slots__ = ("_stalled", "_torn", "dropped", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.dropped = 0
+        self._stalled = False
+        self._torn = False
+
+    def write(self, line: bytes) -> None:
+        """Write a line, or count it as dropped when the descriptor is closed, full or not read."""
+        # A line that was cut by a full pipe is ended first, so that this one stands alone.
+        data = b"\n" + line if self._torn else line
+        try:
+            written = os.write(self.fd, data) if self._writable() else 0
+        except (OSError, ValueError):
+            written = 0  # counted below; there is no other place to tell it
+        if written:
+            self._torn = written < len(data)
+        if written < len(data):
+            self.dropped += 1
+
+    def _writable(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        self._stalled = not poll.poll(0 if self._stalled else STALL_MS)
+        return not self._stalled
+
+    # What structlog calls for each level.
+    msg = log = debug = info = warn = warning = error = critical = fatal = exception = failure = write
+
+
+class _StandardLogging(logging.Handler):
+    """Turns records of the standard library's logging (the application's, asyncio's) into the same lines."""
+
+    def createLock(self) -> None:  # noqa: N802 - the name is given
+        """Hold no lock: a line is one system call, and a lock held at a fork would stop the child."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record with the id of the job that wrote it."""
+        try:
+            event = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # a format that does not fit its arguments
+            event = f"{record.msg} {record.args!r}"
+        fields: dict[str, Any] = {}
+        try:
+            job = current_job()
+            fields |= {"job_id": job.id, "task": job.task, "attempt": job.attempt}
+        except NoCurrentJob:
+            pass  # most records come from outside a job
+        log = get_logger(record.name, **fields)
+        write = getattr(log, _level_of(record.levelno))
+        write(event, **({"exc_info": record.exc_info} if record.exc_info else {}))
+
+
+def configure(
+    settings: LogSettings, *, stream: TextIO | None = None, environ: Mapping[str, str] | None = None
+) -> Lines:
+    """Set up all logs of this process; may be called again, after a fork or with other settings.
+
+    Args:
+        stream: where to; default standard error.
+        environ: environment variables; default the process's own.
+
+    Returns:
+        the way out, which counts dropped lines.
+    """
+    environ = os.environ if environ is None else environ
+    lines = Lines(_descriptor(sys.stderr if stream is None else stream))
+    chosen = choose_format(settings, lines.fd, environ)
+    level = getattr(logging, settings.level.upper())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            *([] if chosen == "journal" else [structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")]),
+            structlog.processors.format_exc_info,
+            _Renderer(chosen, colours=os.isatty(lines.fd) and "NO_COLOR" not in environ),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: lines,
+        # A reload may change the level; a cached logger would keep the old one.
+        cache_logger_on_first_use=False,
+    )
+    _adopt_standard_logging(level)
+    return lines
+
+
+def _adopt_standard_logging(level: int) -> None:
+    """Take over records of the standard library's logging, unless the application set that up itself."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_StandardLogging())
+    if any(isinstance(handler, _StandardLogging) for handler in root.handlers):
+        root.setLevel(level)
+
+
+def get_logger(name: str, **fields: Any) -> structlog.typing.FilteringBoundLogger:
+    """A logger with a name and constant fields; it follows later calls of `configure`."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**{_NAME: name}, **fields)
+    return logger
+
+
+def choose_format(settings: LogSettings, fd: int, environ: Mapping[str, str]) -> Format:
+    """The format that `auto` means here: journal when systemd reads, console on a terminal, else json."""
+    if settings.format != "auto":
+        return settings.format
+    try:
+        found = os.fstat(fd)
+        if environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
+            return "journal"
+        return "console" if os.isatty(fd) else "json"
+    except OSError:
+        return "json"  # a closed descriptor: nothing will be read anyway
+
+
+class _Renderer:
+    """Last step of each event: fields to one line. Whatever the values are, it returns a line."""
+
+    def __init__(self, chosen: Format, *, colours: bool) -> None:
+        self._journal = chosen == "journal"
+        self._colours = colours and not self._journal
+        self._render = _as_json if chosen == "json" else self._as_text
+
+    def __call__(self, _logger: object, _method: str, fields: Fields) -> bytes:
+        if _NAME in fields:
+            fields["logger"] = fields.pop(_NAME)
+        try:
+            return _cut(self._render(fields))
+        except Exception as fault:  # noqa: BLE001 - a value of any class must not stop its process; the line tells it
+            plain = {key: _text(value) for key, value in fields.items()}
+            return _cut(_as_json(plain | {"log_fault": _text(fault)}))
+
+    def _as_text(self, fields: Fields) -> str:
+        level, trace = str(fields.pop("level", "info")), fields.pop("exception", None)
+        time, name, event = fields.pop("time", None), fields.pop("logger", None), fields.pop("event", "")
+        parts = [] if time is None else [_escape(_text(time))]
+        if not self._journal:
+            parts.append(f"\x1b[{_COLOURS.get(level, '0')}m{level:<7}\x1b[0m" if self._colours else f"{level:<7}")
+        parts.append(_escape(_text(event) if name is None else f"{_text(name)}: {_text(event)}"))
+        parts += [f"{_escape(str(key))}={_value(value)}" for key, value in fields.items()]
+        prefix = f"<{PRIORITIES.get(level, 6)}>" if self._journal else ""
+        # Each line of a traceback is marked, so that none can pass for an event of its own.
+        lines = [" ".join(parts), *(f"  | {_escape(row)}" for row in _text(trace or "").splitlines())]
+        return "\n".join(f"{prefix}{line}" for line in lines)
+
+
+def _as_json(fields: Fields) -> str:
+    ordered = {key: fields[key] for key in _HEAD if key in fields} | dict(fields)
+    text = json.dumps(ordered, ensure_ascii=False, allow_nan=False, default=_text, separators=(",", ":"))
+    # Control characters are escaped by now; the others that are unsafe stand only inside strings.
+    return UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else _text(value)
+    plain = text and not re.search(r"[\s=\"'\\]", text) and not UNSAFE.search(text)
+    return text if plain else f'"{_escape(text, quote=True)}"'
+
+
+def _escape(text: str, *, quote: bool = False) -> str:
+    if quote:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return UNSAFE.sub(_code, text)
+
+
+def _code(found: re.Match[str]) -> str:
+    number = ord(found.group())
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(number) or (f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return repr(value) if isinstance(value, bytes | list | tuple | dict | set) else str(value)
+    except Exception:  # noqa: BLE001 - an object that cannot be shown is still worth its event
+        return f"<{type(value).__name__} that cannot be shown>"
+
+
+def _cut(text: str) -> bytes:
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) >= LINE_BYTES:
+        data = data[: LINE_BYTES - 16].decode("utf-8", "ignore").encode() + b" ...[cut]"
+    return data + b"\n"
+
+
+def _level_of(number: int) -> str:
+    known = ((logging.CRITICAL, "critical"), (logging.ERROR, "error"), (logging.WARNING, "warning"))
+    return next((name for limit, name in known if number >= limit), "info" if number >= logging.INFO else "debug")
+
+
+def _descriptor(stream: TextIO | None) -> int:
+    try:
+        return stream.fileno() if stream is not None else 2
+    except (OSError, ValueError):
+        return 2  # a stand-in without a descriptor, such as a test runner's

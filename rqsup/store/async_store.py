@@ -1,0 +1,90 @@
+"""Runs calls on an asyncio client: the master's way to Redis. Each call has a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import redis
+import redis.asyncio
+
+from rqsup.config import RedisSettings, redact_url
+from rqsup.errors import RedisUnavailable
+from rqsup.store.connection import UNAVAILABLE, check_server, connect_async
+from rqsup.store.scripts import FLAGS_SINCE, Call
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+T = TypeVar("T")
+
+
+class AsyncStore:
+    """One asyncio client. Every fault is a RedisUnavailable; the next call connects anew.
+
+    `fault` is why the last call failed, empty while Redis answers.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        self.client = connect_async(settings)
+        self.fault = "not asked yet"
+        self.url = redact_url(settings.url)
+        self._flags = True
+
+    @property
+    def ok(self) -> bool:
+        """True when the last call was answered."""
+        return not self.fault
+
+    async def check(self) -> dict[str, Any]:
+        """Ask the server who it is, and return its INFO.
+
+        Raises:
+            RedisUnavailable: it does not answer.
+            ServerUnfit: it must not be used.
+        """
+        info: dict[str, Any] = await self._bounded(self.client.info())
+        version = check_server(info)
+        self._flags = version >= FLAGS_SINCE
+        return info
+
+    async def run(self, call: Call[T]) -> T:
+        """Send one call and return its answer.
+
+        Raises:
+            RedisUnavailable: no answer in time, or an error; whether the script ran is unknown.
+        """
+        command = call.command(flags=self._flags)
+        try:
+            reply = await self._bounded(self.client.execute_command(*command))
+        except _NoScript:
+            await self._bounded(self.client.script_load(call.script.variant(flags=self._flags)[1]))
+            reply = await self._bounded(self.client.execute_command(*command))
+        return call.decode(reply)
+
+    async def command(self, *arguments: str | bytes | int) -> Any:
+        """Send one plain command and return its reply. Raises as `run`."""
+        return await self._bounded(self.client.execute_command(*arguments))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.client.aclose()
+
+    async def _bounded(self, awaitable: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._settings.socket_timeout):
+                reply = await awaitable
+        except redis.exceptions.NoScriptError as fault:
+            raise _NoScript from fault
+        except (*UNAVAILABLE, TimeoutError, redis.exceptions.RedisError) as fault:
+            self.fault = f"{type(fault).__name__}: {fault}" if str(fault) else f"no answer in {self._settings.socket_timeout:g} s"
+            raise RedisUnavailable(f"Redis at {self.url}: {self.fault}") from fault
+        self.fault = ""
+        return reply
+
+
+class _NoScript(Exception):  # noqa: N818 - a step of the protocol between `run` and `_bounded`, never seen outside
+    """The server lost its scripts (restart, failover); EVALSHA wrote nothing."""
+
+

@@ -1,0 +1,6 @@
+"""`python -m rqsup.supervisor` is `rqsup`."""
+
+from rqsup.supervisor.cli import main
+
+if __name__ == "__main__":
+    main()

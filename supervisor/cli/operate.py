@@ -1,0 +1,175 @@
+"""Commands that operate a running master: status, reload, stop, quiet, resume, scale."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from rqsup.config import MAX_WORKERS, Settings, load
+from rqsup.errors import MasterRefused, MasterUnreachable, RqsupError
+from rqsup.supervisor import exits
+from rqsup.supervisor.cli.frame import config_option, console, json_option, print_json
+from rqsup.supervisor.cli.master_process import MasterProcess
+from rqsup.supervisor.ports import dial
+from rqsup.supervisor.snapshot import Snapshot
+
+#: Seconds for a command that the master carries out at once.
+PROMPT_TIMEOUT_S = 10.0
+#: Seconds beyond drain and kill that `stop` gives the master to close its ports and exit.
+STOP_MARGIN_S = 15.0
+
+pid_option: Callable[..., Any] = click.option(
+    "--pid", type=click.IntRange(min=1), metavar="PID", help="Send a signal to this master instead of using its socket."
+)
+
+
+@click.command()
+@config_option
+@json_option
+@click.pass_context
+def status(ctx: click.Context, config: str | None, as_json: bool) -> None:
+    """Show the master and its workers.
+
+    Exit status 0 while all is well, 1 when the pool is degraded, Redis is away or no master answers.
+    """
+    answer = dial.request(load(config).control.socket, "status", timeout_s=PROMPT_TIMEOUT_S)
+    try:
+        snapshot = msgspec.convert(answer, Snapshot)
+    except msgspec.ValidationError as fault:
+        raise RqsupError(
+            f"the master shows its status in a way that this rqsup does not know ({fault}): use its version"
+        ) from fault
+    if as_json:
+        print_json(answer)
+    else:
+        from rqsup.supervisor.cli.status_view import show  # needs rich, which the master must not carry
+
+        show(snapshot, console())
+    well = snapshot.redis_ok and not snapshot.degraded and snapshot.state != "degraded"
+    ctx.exit(exits.OK if well else exits.FAILURE)
+
+
+@click.command()
+@config_option
+@click.option(
+    "--wait",
+    type=click.Choice(["ready", "drained"]),
+    is_flag=False,
+    flag_value="ready",
+    help="Wait until the new workers are ready (the default), or until the old ones have gone, too.",
+)
+@pid_option
+def reload(config: str | None, wait: str | None, pid: int | None) -> None:
+    """Replace the workers, one by one, by workers with new code and configuration.
+
+    With --wait, the exit status says whether it went well; if not, everything stays as it was.
+    """
+    if pid is not None:
+        if wait:
+            raise click.UsageError("--wait needs the control socket: leave out --pid, or watch the master's log.")
+        _send(pid, signal.SIGHUP, "it reloads; its log says how that ends")
+        return
+    arguments = {"wait": wait} if wait else {}
+    _ask(load(config), "reload", arguments, timeout_s=None if wait else PROMPT_TIMEOUT_S, done="reload is under way")
+
+
+@click.command()
+@config_option
+@click.option("--now", is_flag=True, help="Do not drain: running jobs go back to their queues.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Seconds to wait until the master is gone; default: its drain timeout and a margin.",
+)
+@pid_option
+def stop(config: str | None, now: bool, timeout_s: float | None, pid: int | None) -> None:
+    """Let running jobs finish, then end the master and its workers; wait until they are gone.
+
+    Exit status 75 when the drain deadline passed, so that unfinished jobs went back to their queues.
+    """
+    settings = load(config)
+    limit_s = timeout_s or settings.workers.drain_timeout + settings.workers.kill_grace + STOP_MARGIN_S
+    if pid is not None:
+        with MasterProcess(pid) as master:
+            master.send(signal.SIGINT if now else signal.SIGTERM)
+            master.wait_until_gone(limit_s, click.echo)
+    else:
+        _stop_by_socket(settings, limit_s, now=now)
+    click.echo("stopped")
+
+
+@click.command()
+@config_option
+@pid_option
+def quiet(config: str | None, pid: int | None) -> None:
+    """Have the workers finish their jobs and take no new ones."""
+    if pid is not None:
+        _send(pid, signal.SIGTSTP, "its workers take no new jobs")
+    else:
+        _ask(load(config), "quiet", {}, done="quiet: workers take no new jobs; `rqsup resume` ends that")
+
+
+@click.command()
+@config_option
+@pid_option
+def resume(config: str | None, pid: int | None) -> None:
+    """Have the workers take jobs again after `quiet`."""
+    if pid is not None:
+        _send(pid, signal.SIGCONT, "its workers take jobs again")
+    else:
+        _ask(load(config), "resume", {}, done="resumed: workers take jobs again")
+
+
+@click.command()
+@click.argument("workers", type=click.IntRange(1, MAX_WORKERS), metavar="N")
+@config_option
+def scale(workers: int, config: str | None) -> None:
+    """Run N workers from now on."""
+    _ask(load(config), "scale", {"workers": workers}, done=f"{workers} workers wanted")
+
+
+def _ask(
+    settings: Settings,
+    command: str,
+    arguments: dict[str, Any],
+    *,
+    done: str,
+    timeout_s: float | None = PROMPT_TIMEOUT_S,
+) -> None:
+    answer = dial.request(settings.control.socket, command, arguments, timeout_s=timeout_s, on_progress=click.echo)
+    click.echo(answer.get("message") or done)
+
+
+def _send(pid: int, number: signal.Signals, meaning: str) -> None:
+    with MasterProcess(pid) as master:
+        master.send(number)
+    click.echo(f"sent {number.name} to master {pid}: {meaning}")
+
+
+def _stop_by_socket(settings: Settings, limit_s: float, *, now: bool) -> None:
+    path = settings.control.socket
+    with MasterProcess(dial.master_pid(path), trusted=True) as master:
+        overrun: MasterRefused | None = None
+        try:
+            answer = dial.request(path, "stop", {"now": now}, timeout_s=limit_s, on_progress=click.echo)
+            if answer.get("drained") is False:
+                overrun = MasterRefused(_OVERRUN, exits.DRAIN_TIMED_OUT)
+        except MasterRefused as fault:
+            if fault.exit != exits.DRAIN_TIMED_OUT:
+                raise
+            overrun = fault
+        except MasterUnreachable:
+            if not master.is_gone():  # a master that ends at once may not find the time to answer
+                raise
+        master.wait_until_gone(limit_s, click.echo)
+    if overrun:
+        raise overrun
+
+
+_OVERRUN = "stopped, but the drain deadline passed: unfinished jobs went back to their queues and run again elsewhere"

@@ -1,0 +1,53 @@
+"""`rqsup run`: the master, in the foreground; systemd or a shell keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import click
+
+from rqsup import logs
+from rqsup.config import Settings, load
+from rqsup.supervisor.cli.frame import config_option
+
+ROLES = ("all", "worker", "producer", "scheduler")
+
+
+@click.command()
+@config_option
+@click.option("--role", type=click.Choice(ROLES), default="all", show_default=True, help="What this process does.")
+@click.pass_context
+def run(ctx: click.Context, config: str | None, role: str) -> None:
+    """Start a master with its workers.
+
+    all = workers, scheduler and reaper; worker = workers only; scheduler = scheduler and reaper only;
+    producer = a job for each file of producer.root.
+    """
+    settings = load(config)
+    logs.configure(settings.log)
+    if role == "producer":
+        _produce(settings)
+    else:
+        ctx.exit(_supervise(settings, config, role))
+
+
+def _supervise(settings: Settings, config: str | None, role: str) -> int:
+    # asyncio and Redis take 30 MiB, which no other command should load.
+    from rqsup.supervisor.master import Master, Role
+
+    async def live() -> int:
+        return await Master(settings, load=lambda: load(config), role=Role(role)).run()
+
+    return asyncio.run(live())
+
+
+def _produce(settings: Settings) -> None:
+    import signal
+
+    from rqsup.supervisor.cli.produce import run_producer
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_producer(settings, stop, logs.get_logger("producer", pool=settings.pool))

@@ -1,0 +1,173 @@
+"""What operators, probes and Prometheus can ask of the master."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rqsup.config import MAX_WORKERS
+from rqsup.errors import CommandRefused, RedisUnavailable, RqsupError
+from rqsup.job import LEVEL_LABELS
+from rqsup.logs import get_logger
+from rqsup.store.keys import Keys
+from rqsup.supervisor.picture import MemoryMeter, count_busy, count_ready, view_worker
+from rqsup.supervisor.ports import metrics
+from rqsup.supervisor.snapshot import VERSION, Snapshot
+
+if TYPE_CHECKING:
+    from rqsup.supervisor.master import Master
+
+#: Counters that exist from the start, so that a metric shows 0 and not nothing.
+COUNTERS = ("crashed", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped")
+
+
+class Commands:
+    """Answers for one master; the only thing it changes is through the master's own methods."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._meter = MemoryMeter()
+        self._depths: dict[tuple[str, str], int] | None = None
+        self._scheduled: int | None = None
+        self._dead: int | None = None
+        self._log = get_logger("master")
+
+    async def handle(self, command: str, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+        """Carry out one command of the control socket.
+
+        Raises:
+            CommandRefused: there is no such command, or its arguments are wrong.
+            RqsupError: the command failed.
+        """
+        match command:
+            case "ping":
+                return {"pid": os.getpid()}
+            case "status":
+                return dict(msgspec.to_builtins(self.snapshot()))
+            case "reload":
+                return await self._reload(arguments, tell)
+            case "stop":
+                self._master.stop(now=bool(arguments.get("now")))
+                return {"drain_timeout_s": self._master.settings.workers.drain_timeout}
+            case "quiet" | "resume":
+                self._master.set_quiet(command == "quiet")
+                return {}
+            case "scale":
+                return self._scale(arguments)
+        raise CommandRefused(f"unknown command {command!r}")
+
+    async def reload_quietly(self) -> None:
+        """Reload on a signal: nobody waits for the answer, the log has it."""
+        try:
+            await self._reload({}, lambda _: None)
+        except RqsupError as fault:
+            self._log.error("reload by signal failed; nothing changed", error=str(fault))
+
+    def snapshot(self) -> Snapshot:
+        """The master and its workers at this moment."""
+        master = self._master
+        children = sorted(master.pool.children.values(), key=lambda child: child.number)
+        self._meter.forget(child.pid for child in children)
+        totals = dict.fromkeys(COUNTERS, 0) | dict(master.counters) | master.pool.board.totals()
+        return Snapshot(
+            version=VERSION,
+            pool=master.settings.pool,
+            namespace=master.settings.namespace,
+            pid=os.getpid(),
+            generation=master.rollout.wanted,
+            state=self._state(),
+            target=master.target,
+            ready=count_ready(children),
+            busy=count_busy(children),
+            uptime_s=round(time.monotonic() - master.started_at, 3),
+            redis_url=master.store.url,
+            redis_ok=master.store.ok,
+            redis_fault=master.store.fault,
+            metrics_address=master.metrics_address,
+            last_reload=master.rollout.last_reload,
+            degraded=master.rollout.restart.reason,
+            counters=totals | {"strangers": master.pool.strangers},
+            workers=[view_worker(child, self._meter) for child in children],
+            recoveries=list(master.registry.recoveries),
+        )
+
+    def status_line(self) -> str:
+        """The state in one line, for the title and for `systemctl status`."""
+        master = self._master
+        children = master.pool.children.values()
+        counts = f"{count_ready(children)}/{master.target} ready, {count_busy(children)} busy"
+        extra = [] if master.store.ok else ["Redis away"]
+        if master.rollout.last_reload.startswith("failed"):
+            extra.append(f"last reload {master.rollout.last_reload}"[:200])
+        state = self._state()
+        head = counts if state == "running" else f"{state}, {counts}"
+        return ", ".join([head, f"gen {master.rollout.wanted}", *extra])
+
+    def healthy(self) -> tuple[bool, str]:
+        """Liveness: the loop turns, as this answer shows."""
+        return True, "ok"
+
+    def ready(self) -> tuple[bool, str]:
+        """Readiness: Redis answers, and at least half of the workers can take jobs."""
+        master = self._master
+        ready, target = count_ready(master.pool.children.values()), master.target
+        if not master.store.ok:
+            return False, f"Redis does not answer: {master.store.fault}"
+        if master.quiet or self._state() in {"starting", "stopping"}:
+            return False, f"not taking jobs: {'quiet' if master.quiet else self._state()}"
+        if ready * 2 < target:
+            return False, f"only {ready} of {target} workers are ready"
+        return True, f"ok: {ready} of {target} workers are ready"
+
+    def metrics(self) -> bytes:
+        """The page /metrics. Depths are those read after the scrape before: a scrape never waits for Redis."""
+        self._master.spawn_task(self._read_depths())
+        loop = metrics.LoopStats(turns=self._master.turns, lag_s=max(0.0, self._master.lag_s))
+        return metrics.render(self.snapshot(), loop, depths=self._depths, scheduled=self._scheduled, dead=self._dead)
+
+    async def _read_depths(self) -> None:
+        settings, store = self._master.settings, self._master.store
+        keys = Keys(settings.namespace)
+        try:
+            self._depths = {
+                (queue, level): await store.command("LLEN", keys.ready(f"{queue}:{level}"))
+                for queue in settings.workers.queues for level in LEVEL_LABELS
+            }  # fmt: skip
+            self._scheduled = await store.command("ZCARD", keys.scheduled)
+            self._dead = await store.command("ZCARD", keys.dead)
+        except RedisUnavailable:
+            # Unknown is not 0: the gauges disappear, and rqsup_redis_up tells why.
+            self._depths = self._scheduled = self._dead = None
+
+    async def _reload(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+        master = self._master
+        if master.rollout.zygote is None:
+            raise CommandRefused("nothing to reload: this master runs no workers (yet)")
+        master.notifier.reloading()
+        try:
+            await master.rollout.reload(tell, wait=arguments.get("wait"))
+        finally:
+            # Always, also after a failure: else systemd waits for the end of the reload.
+            master.notifier.ready(self.status_line())
+        return {"generation": master.rollout.wanted}
+
+    def _scale(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        workers = arguments.get("workers")
+        if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
+            raise CommandRefused(f"workers must be a number from 1 to {MAX_WORKERS}, not {workers!r}")
+        self._master.scale(workers)
+        return {"target": workers}
+
+    def _state(self) -> str:
+        master = self._master
+        if master.stage != "running":
+            return str(master.stage)
+        if master.rollout.restart.reason:
+            return "degraded"
+        if master.rollout.reloading:
+            return "reloading"
+        return "quiet" if master.quiet else "running"

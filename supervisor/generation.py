@@ -1,0 +1,181 @@
+"""One generation of code and configuration, as the master sees it: its zygote process and what it can fork."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from rqsup.config import Settings
+from rqsup.errors import AppImportError
+from rqsup.logs import get_logger
+from rqsup.supervisor.messages import (
+    MESSAGE_BYTES,
+    Forked,
+    ForkRefused,
+    ForkWorker,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    decode,
+    encode,
+)  # fmt: skip
+from rqsup.workers.boot import Assignment
+
+#: Seconds that a zygote has to end after its socket was closed.
+FAREWELL_S = 2.0
+
+
+class Generation:
+    """A zygote process and the settings it runs under.
+
+    `on_forked`, `on_refused` and `on_lost` are called from the loop: a worker runs, a fork was refused,
+    the zygote itself is gone without having been closed.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        settings: Settings,
+        *,
+        on_forked: Callable[[Forked], None],
+        on_refused: Callable[[ForkRefused], None],
+        on_lost: Callable[[Generation], None],
+    ) -> None:
+        self.number = number
+        self.settings = settings
+        self.tasks: list[str] = []
+        self.ready = False
+        self._on_forked = on_forked
+        self._on_refused = on_refused
+        self._on_lost = on_lost
+        self._prepared: asyncio.Future[Prepared] | None = None
+        self._socket: socket.socket | None = None
+        self._pidfd = -1
+        self._log = get_logger("master").bind(generation=number)
+
+    async def prepare(self, scoreboard: int) -> None:
+        """Start the zygote and wait until it has imported the application.
+
+        Args:
+            scoreboard: descriptor of the shared memory.
+
+        Raises:
+            AppImportError: the import failed or took longer than `workers.boot_timeout`.
+        """
+        loop = asyncio.get_running_loop()
+        self._prepared = loop.create_future()
+        self._launch(scoreboard)
+        timeout_s = self.settings.workers.boot_timeout
+        try:
+            async with asyncio.timeout(timeout_s):
+                prepared = await self._prepared
+        except TimeoutError:
+            self.close()
+            raise AppImportError(
+                f"importing {', '.join(self.settings.app)} took more than {timeout_s:g} s (workers.boot_timeout)"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        self.tasks, self.ready = prepared.tasks, True
+        self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
+
+    def fork(self, assignment: Assignment, channel: socket.socket) -> None:
+        """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it."""
+        if self._socket is None:
+            self._on_refused(ForkRefused(assignment.worker, "the zygote is gone"))
+            return
+        try:
+            socket.send_fds(self._socket, [encode(ForkWorker(assignment))], [channel.fileno()])
+        except OSError as fault:
+            self._on_refused(ForkRefused(assignment.worker, f"the zygote does not answer: {fault}"))
+
+    def close(self) -> None:
+        """End the zygote. Its workers go on: they are the master's children."""
+        self.ready = False
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+            # Its end of the socket tells it to leave; one that hangs in the application's import does not look.
+            asyncio.get_running_loop().call_later(FAREWELL_S, self._kill)
+
+    def _launch(self, scoreboard: int) -> None:
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mine.setblocking(False)
+        with its:
+            command = [sys.executable, "-m", "rqsup.supervisor.zygote", str(its.fileno()), str(scoreboard)]
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(its.fileno(), scoreboard), start_new_session=True
+            )
+        self._socket = mine
+        self._pidfd = os.pidfd_open(process.pid)
+        # The loop reaps it through the pidfd; Popen must neither wait nor complain.
+        process.returncode = 0
+        loop = asyncio.get_running_loop()
+        loop.add_reader(mine, self._read)
+        loop.add_reader(self._pidfd, self._reap)
+        mine.send(encode(Prepare(self.settings, self.number, os.getpid())))
+
+    def _read(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            # The zygote closed its end; `_reap` follows and tells why.
+            asyncio.get_running_loop().remove_reader(self._socket)
+            return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        message = decode(data)
+        match message:
+            case Prepared() if self._prepared and not self._prepared.done():
+                self._prepared.set_result(message)
+            case PrepareFailed() if self._prepared and not self._prepared.done():
+                self._prepared.set_exception(AppImportError(f"the application cannot be imported:\n{message.reason}"))
+            case Forked():
+                self._on_forked(message)
+            case ForkRefused():
+                self._on_refused(message)
+            case _:
+                self._log.error("unexpected message from the zygote", message=type(message).__name__)
+
+    def _reap(self) -> None:
+        while self._socket is not None and self._has_message():
+            self._read()
+        ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        closed = self._socket is None
+        if self._prepared and not self._prepared.done():
+            how = ended and f"status {ended.si_status}"
+            self._prepared.set_exception(AppImportError(f"the zygote ended while it imported the application ({how})"))
+        elif not closed:
+            was_ready = self.ready
+            self.close()
+            if was_ready:
+                self._on_lost(self)
+
+    def _has_message(self) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def _kill(self) -> None:
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

@@ -1,0 +1,380 @@
+"""The master: one event loop that wakes, reads, decides and acts.
+
+1. Opens its ports, waits for Redis, has the first zygote import the application.
+2. Turns the loop: each signal, death, readiness, command or deadline has the plan look at the pool.
+3. Beside it run the upkeep tasks: beats and recoveries, reaper, scheduler.
+4. Stops in order: workers drain until one deadline, what is left is killed, its jobs go back, ports close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import enum
+import re
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from rqsup.config import MAX_WORKERS, Settings
+from rqsup.errors import RedisUnavailable
+from rqsup.logs import get_logger
+from rqsup.store.async_store import AsyncStore
+from rqsup.store.connection import CONNECT_PAUSE_CAP_S, persistence_warning
+from rqsup.supervisor import exits, signals
+from rqsup.supervisor.child import Child, Death, Verdict, overdue_verdict
+from rqsup.supervisor.commands import Commands
+from rqsup.supervisor.picture import count_busy, count_ready
+from rqsup.supervisor.plan import Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
+from rqsup.supervisor.pool import Pool
+from rqsup.supervisor.ports.control import ControlPort
+from rqsup.supervisor.ports.http import HttpPort
+from rqsup.supervisor.ports.systemd import Notifier
+from rqsup.supervisor.rollout import Rollout
+from rqsup.supervisor.upkeep.reaper import Reaper
+from rqsup.supervisor.upkeep.registry import Registry
+from rqsup.supervisor.upkeep.scheduler import Scheduler
+from rqsup.workers.slot import Order
+from rqsup.workers.title import set_title
+
+#: prctl(2): orphaned descendants become this process's children.
+PR_SET_CHILD_SUBREAPER = 36
+#: Seconds between two looks at things that send no event: running jobs' deadlines, titles, watchdog.
+TICK_S = 1.0
+#: A tick so late means that this process was stopped or starved, and so could not see its workers' progress.
+STALL_S = 2.0
+#: Seconds to pay the last debts when Redis does not answer at the end; a successor or a reaper pays them then.
+LAST_DEBTS_S = 3.0
+
+
+class Role(enum.StrEnum):
+    """What one master does."""
+
+    ALL = "all"
+    WORKER = "worker"
+    PRODUCER = "producer"
+    SCHEDULER = "scheduler"
+
+
+class Stage(enum.StrEnum):
+    """Where the master stands in its own life."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+
+
+class Master:
+    """Supervises one pool of workers. `load` reads the configuration again for a reload."""
+
+    def __init__(self, settings: Settings, *, load: Callable[[], Settings], role: Role = Role.ALL) -> None:
+        self.role = role
+        self.stage = Stage.STARTING
+        self.started_at = time.monotonic()
+        self.counters: Counter[str] = Counter()
+        self.quiet = False
+        self.scaled_to: int | None = None
+        self.metrics_address = ""
+        self.lag_s = 0.0
+        self.turns = 0
+        self.notifier = Notifier.from_environment()
+        self.store = AsyncStore(settings.redis)
+        self.rollout = Rollout(settings=settings, load=load, target=lambda: self.target, on_change=self.look)
+        self.pool = Pool(
+            host=_host_name(), slots=2 * MAX_WORKERS, on_change=self.look, on_ready=self._worker_ready, on_death=self._worker_died
+        )
+        self.registry = Registry(
+            store=self.store, pool=self.pool, settings=lambda: self.rollout.settings, counters=self.counters
+        )
+        self._commands = Commands(self)
+        self._control = ControlPort(settings.control.socket, self._commands.handle, pool=settings.pool)
+        self._http = HttpPort(
+            metrics=self._commands.metrics, healthy=self._commands.healthy, ready=self._commands.ready
+        )
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._look_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pardon_until = 0.0
+        self._drain_deadline = 0.0
+        self._drained_late = False
+        self._told_ready = False
+        self._stop_asked = asyncio.Event()
+        self._over = asyncio.Event()
+        self._log = get_logger("master", pool=settings.pool)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.rollout.settings
+
+    @property
+    def target(self) -> int:
+        """Workers that there should be."""
+        if self.stage is Stage.STOPPING or self.role in {Role.SCHEDULER, Role.PRODUCER}:
+            return 0
+        return self.scaled_to if self.scaled_to is not None else self.settings.workers.count
+
+    async def run(self) -> int:
+        """Live from start to stop; returns the exit code.
+
+        Raises:
+            RqsupError: it could not start: the socket or a port is taken, Redis is not there or unfit,
+                the application cannot be imported.
+        """
+        # Workers are forked twice, and jobs may leave processes behind: all of them become our children.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+        set_title(f"master [{self.settings.pool}] starting")
+        await self._control.start()
+        try:
+            signals.install(asyncio.get_running_loop(), self._on_signal)
+            await self._open_http()
+            if await self._start():
+                await self._over.wait()
+        finally:
+            await self._close()
+        return exits.DRAIN_TIMED_OUT if self._drained_late else exits.OK
+
+    def look(self) -> None:
+        """Have the plan look at the pool soon; many calls make one look."""
+        if not self._look_due:
+            self._look_due = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def stop(self, *, now: bool) -> None:
+        """Begin to stop, or stop faster."""
+        self._stop_asked.set()
+        if self.stage is not Stage.STOPPING:
+            self.stage = Stage.STOPPING
+            self._drain_deadline = time.monotonic() + self.settings.workers.drain_timeout
+            self._log.info("stopping", busy=count_busy(self.pool.children.values()))
+            self.notifier.stopping("stopping")
+        if now:
+            for child in list(self.pool.children.values()):
+                self.pool.kill(child, Verdict("stopped by the operator", charge=False))
+        self.look()
+
+    def set_quiet(self, quiet: bool) -> None:
+        """Stop or resume fetching; running jobs go on."""
+        self.quiet = quiet
+        self.pool.command_all(Order.QUIET if quiet else Order.WORK)
+
+    def scale(self, workers: int) -> None:
+        """Have so many workers from now on, whatever the configuration says."""
+        self.scaled_to = workers
+        self.look()
+
+    def spawn_task(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine beside the loop; its failure is logged."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    async def _open_http(self) -> None:
+        metrics = self.settings.metrics
+        if metrics.enabled:
+            self.metrics_address = await self._http.start(metrics.host, metrics.port)
+
+    async def _start(self) -> bool:
+        """Wait for Redis, import the application, start the upkeep; False when a stop came first."""
+        starting = asyncio.create_task(self._start_steps())
+        stop = asyncio.create_task(self._stop_asked.wait())
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not starting.done():
+            starting.cancel()
+            return False
+        starting.result()
+        return True
+
+    async def _start_steps(self) -> None:
+        await self._await_redis()
+        if self.role not in {Role.SCHEDULER, Role.PRODUCER}:
+            await self.rollout.start(self.pool)
+        self.spawn_task(self.registry.run_beats())
+        self.spawn_task(self.registry.run_recoveries())
+        if self.role in {Role.ALL, Role.SCHEDULER}:
+            scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
+            reaper = Reaper(
+                store=self.store, registry=self.registry, settings=lambda: self.settings, own=lambda: set(self.pool.children)
+            )
+            for work in (scheduler.run(), scheduler.listen(), reaper.run()):
+                self.spawn_task(work)
+        self.stage = Stage.RUNNING
+        self.spawn_task(self._tick_for_ever())
+        self.look()
+
+    async def _await_redis(self) -> None:
+        """Wait until Redis answers; the pauses between tries are 1, 2, 4, 8, 16 … s."""
+        tries, pause_s = self.settings.redis.connect_tries, 1.0
+        for attempt in range(1, tries + 1):
+            try:
+                warning = persistence_warning(await self.store.check())
+                break
+            except RedisUnavailable as fault:
+                if attempt == tries:
+                    raise
+                self._log.warning("Redis does not answer", error=str(fault), attempt=attempt, of=tries, next_in_s=pause_s)
+                self.notifier.status(f"waiting for Redis, try {attempt} of {tries}")
+                self.notifier.extend_timeout(pause_s + self.settings.redis.socket_timeout + 10)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, CONNECT_PAUSE_CAP_S)
+        if warning:
+            self._log.warning(warning)
+
+    def _look(self) -> None:
+        """Decide and act until there is nothing more to do, then sleep until the next deadline."""
+        self._look_due = False
+        for _ in range(MAX_WORKERS):
+            actions = decide(self._view())
+            if not actions:
+                break
+            for action in actions:
+                self._act(action)
+        self._set_timer(next_deadline(self._view()))
+        self._tell_state()
+        if self.stage is Stage.STOPPING and not self.pool.children and not self._over.is_set():
+            self.spawn_task(self._finish())
+
+    def _view(self) -> View:
+        return View(
+            now=time.monotonic(),
+            target=self.target,
+            generation=self.rollout.wanted,
+            can_fork=self.rollout.zygote is not None,
+            not_before=self.rollout.restart.not_before,
+            pardon_until=self._pardon_until,
+            children=tuple(child.view() for child in self.pool.children.values()),
+        )
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                zygote = self.rollout.zygote
+                if zygote and self.pool.spawn(zygote):
+                    # Redis should know the worker before it asks for jobs.
+                    self.registry.hasten()
+            case Drain(worker):
+                deadline = self._drain_deadline or time.monotonic() + self.settings.workers.drain_timeout
+                self.pool.drain(self.pool.children[worker], deadline)
+            case Kill(worker, overdue):
+                self._kill_overdue(self.pool.children[worker], overdue)
+
+    def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
+        verdict = overdue_verdict(overdue, child, time.monotonic())
+        self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
+        if overdue is Overdue.DRAIN and self.stage is Stage.STOPPING:
+            self._drained_late = True
+            self._log.warning(
+                "drain deadline passed: an unfinished job goes back to its queue", worker=child.number,
+                drain_timeout_s=self.settings.workers.drain_timeout,
+            )  # fmt: skip
+        self.pool.kill(child, verdict)
+
+    def _worker_ready(self, child: Child) -> None:
+        self._log.info("worker ready", worker=child.number, pid=child.pid, generation=child.assignment.generation)
+        self.rollout.worker_ready()
+        self.registry.hasten()
+
+    def _worker_died(self, death: Death) -> None:
+        self.registry.owe(death)
+        self.rollout.worker_died(death)
+        if death.orderly:
+            self._log.info("worker left", worker=death.number, pid=death.pid)
+        else:
+            self.counters["deaths"] += 1
+            self.counters["restarts"] += self.stage is Stage.RUNNING
+            job = death.job.id if death.job else None
+            self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGHUP:
+                self.spawn_task(self._commands.reload_quietly())
+            case signal.SIGTERM:
+                self.stop(now=self.stage is Stage.STOPPING)
+            case signal.SIGINT | signal.SIGQUIT:
+                self.stop(now=True)
+            case signal.SIGTTIN:
+                self.scale(min(self.target + 1, MAX_WORKERS))
+            case signal.SIGTTOU:
+                self.scale(max(self.target - 1, 1))
+            case signal.SIGTSTP | signal.SIGCONT:
+                self.set_quiet(number == signal.SIGTSTP)
+            case signal.SIGCHLD:
+                self.pool.reap_strangers()
+            case _:
+                # Logs go to standard error, which is the journal's or the operator's to rotate.
+                self._log.info("signal", signal=number.name)
+
+    async def _tick_for_ever(self) -> None:
+        interval_s = min(TICK_S, self.notifier.watchdog_interval_s or TICK_S)
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(interval_s)
+            now = time.monotonic()
+            self.lag_s, self.turns = now - before - interval_s, self.turns + 1
+            if self.lag_s > STALL_S:
+                # Suspended or starved: workers' deadlines passed while nobody could see them being met.
+                self._pardon_until = now + self.lag_s
+                self._log.warning("the master was held up; no worker is killed for lateness now", late_s=round(self.lag_s, 1))
+            before = now
+            self._look()
+            self.pool.reap_strangers()
+            self.notifier.watchdog()
+
+    def _tell_state(self) -> None:
+        text = self._commands.status_line()
+        set_title(f"master [{self.settings.pool}] {text}")
+        if self.stage is Stage.STOPPING:
+            left_s = max(0.0, self._drain_deadline - time.monotonic())
+            self.notifier.extend_timeout(left_s + LAST_DEBTS_S + 5)
+        elif not self._told_ready and self.stage is Stage.RUNNING and count_ready(self.pool.children.values()) >= self.target:
+            self._told_ready = True
+            self.notifier.ready(text)
+            self._log.info("ready", workers=self.target, metrics=self.metrics_address)
+        self.notifier.status(text)
+
+    def _set_timer(self, deadline: float | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, deadline - time.monotonic()), self.look)
+
+    async def _finish(self) -> None:
+        """All workers are gone: see that their jobs are back, then end."""
+        deadline = time.monotonic() + LAST_DEBTS_S
+        while self.registry.in_debt and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        if self.registry.in_debt:
+            self._log.error("Redis does not answer: jobs go back when a master runs again")
+        self._over.set()
+
+    async def _close(self) -> None:
+        self._set_timer(None)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.rollout.close()
+        await self._http.close()
+        await self._control.close()
+        await self.store.close()
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        # An upkeep task never ends by itself: without it the pool would rot quietly. systemd starts us anew.
+        self._log.critical("a part of the master failed; stopping", exc_info=task.exception())
+        self.stop(now=False)
+
+
+def _host_name() -> str:
+    """This machine's name in the alphabet of worker ids."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40] or "host"
+
+

@@ -1,0 +1,156 @@
+"""What the master should do next, as a pure function of what it sees.
+
+The same few rules make start, restart, scaling, rolling reload, roll back and stop: they only differ
+in the target and in the generation that is wanted.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Phase(enum.StrEnum):
+    """A worker's stage, as the master sees it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DYING = "dying"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildView:
+    """What the plan needs to know of one worker. Times are seconds of CLOCK_MONOTONIC."""
+
+    worker: str
+    generation: int
+    phase: Phase
+    busy: bool
+    #: When its start or its drain has taken too long.
+    deadline: float | None = None
+    #: When its current job has to be ended from outside.
+    hard_deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the plan looks at."""
+
+    now: float
+    #: Workers wanted, and the generation they should be of.
+    target: int
+    generation: int
+    #: The wanted generation's zygote is ready.
+    can_fork: bool
+    #: No start before this time: failed starts slow the pool down.
+    not_before: float
+    #: No kill for lateness before this time: the master itself was late.
+    pardon_until: float
+    children: tuple[ChildView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Have one more worker forked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let a worker finish its job and leave."""
+
+    worker: str
+
+
+class Overdue(enum.StrEnum):
+    """Why a worker is killed by the clock."""
+
+    BOOT = "it did not become ready in time"
+    JOB = "hard timeout"
+    DRAIN = "drain deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End a worker from outside."""
+
+    worker: str
+    overdue: Overdue
+
+
+Action = Spawn | Drain | Kill
+
+#: Workers of a new generation that start at the same time while the old one still works.
+SURGE = 1
+
+
+def decide(view: View) -> list[Action]:
+    """The actions that bring the pool nearer to its target.
+
+    While another generation's workers are still active, new ones come one at a time, and an old one is
+    drained only when more than `target` are ready: so ready workers never fall below the target.
+    """
+    return [*_overdue(view), *_spawn(view), *_drain(view)]
+
+
+def next_deadline(view: View) -> float | None:
+    """When to decide again although nothing happened; None = only when something does."""
+    times = [time for child in view.children if child.phase is not Phase.DYING for time in _deadlines(child)]
+    if view.not_before > view.now:
+        times.append(view.not_before)
+    if not times:
+        return None
+    return max(min(times), view.pardon_until)
+
+
+def _deadlines(child: ChildView) -> list[float]:
+    return [time for time in (child.deadline, child.hard_deadline) if time is not None]
+
+
+def _overdue(view: View) -> list[Action]:
+    if view.now < view.pardon_until:
+        return []
+    kills: list[Action] = []
+    for child in view.children:
+        if child.phase is Phase.DYING:
+            continue
+        if child.deadline is not None and view.now >= child.deadline:
+            kills.append(Kill(child.worker, Overdue.BOOT if child.phase is Phase.STARTING else Overdue.DRAIN))
+        elif child.hard_deadline is not None and view.now >= child.hard_deadline:
+            kills.append(Kill(child.worker, Overdue.JOB))
+    return kills
+
+
+def _spawn(view: View) -> list[Action]:
+    if not view.can_fork or view.now < view.not_before:
+        return []
+    active = _active(view)
+    wanted = [child for child in active if child.generation == view.generation]
+    missing = view.target - len(wanted)
+    if len(wanted) < len(active):
+        starting = sum(child.phase is Phase.STARTING for child in wanted)
+        room = view.target + SURGE - len(active)
+        missing = min(missing, room, SURGE - starting)
+    return [Spawn() for _ in range(missing)]
+
+
+def _drain(view: View) -> list[Action]:
+    active = _active(view)
+    old = [child for child in active if child.generation != view.generation]
+    ready = sum(child.phase is Phase.READY for child in active)
+    ready_wanted = ready - sum(child.phase is Phase.READY for child in old)
+    if ready_wanted >= view.target:
+        surplus = old
+    else:
+        # A starting worker of an unwanted generation takes room and gives none: it goes at once.
+        surplus = [child for child in old if child.phase is Phase.STARTING]
+        surplus += [child for child in old if child.phase is Phase.READY][: max(0, ready - view.target)]
+    too_many = len(active) - len(surplus) - view.target
+    if not old and too_many > 0:
+        # Idle workers first: they leave at once, and no job has to wait for a drain.
+        surplus = sorted(active, key=lambda child: (child.phase is Phase.READY, child.busy))[:too_many]
+    return [Drain(child.worker) for child in sorted(surplus, key=lambda child: child.busy)]
+
+
+def _active(view: View) -> list[ChildView]:
+    return [child for child in view.children if child.phase in {Phase.STARTING, Phase.READY}]

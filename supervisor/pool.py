@@ -1,0 +1,214 @@
+"""The workers of one master: has them forked, gives them orders, kills and reaps them.
+
+It carries out what `plan` decides and decides nothing itself. All of it runs in the master's loop;
+no call blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import psutil
+
+from rqsup.logs import get_logger
+from rqsup.supervisor.child import Child, Death, Verdict, judge
+from rqsup.supervisor.generation import Generation
+from rqsup.supervisor.messages import Forked, ForkRefused
+from rqsup.supervisor.plan import Phase
+from rqsup.supervisor.scoreboard import Scoreboard
+from rqsup.workers.boot import Assignment
+from rqsup.workers.channel import LOOK, READY
+from rqsup.workers.slot import Order
+
+
+class Pool:
+    """Owns the scoreboard and the children.
+
+    `on_change` is called whenever the plan should look again, `on_ready` when a worker becomes ready,
+    `on_death` when one was reaped or could not be forked.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        slots: int,
+        on_change: Callable[[], None],
+        on_ready: Callable[[Child], None],
+        on_death: Callable[[Death], None],
+    ) -> None:
+        self.board = Scoreboard(slots)
+        self.children: dict[str, Child] = {}
+        self.strangers = 0
+        self.order = Order.WORK
+        self._identity = f"{host}.{secrets.token_hex(4)}"
+        self._counter = itertools.count(1)
+        self._on_change = on_change
+        self._on_ready = on_ready
+        self._on_death = on_death
+        self._unborn = 0
+        self._log = get_logger("master")
+
+    def spawn(self, generation: Generation) -> Child | None:
+        """Ask for one more worker; None when all slots are lent."""
+        lent = self.board.lend()
+        if lent is None:
+            self._log.error("no slot is free for another worker")
+            return None
+        index, slot = lent
+        slot.order = self.order
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        mine.setblocking(False)
+        now = time.monotonic()
+        assignment = Assignment(
+            number=self._free_number(), worker=f"{self._identity}.{next(self._counter)}", slot=index,
+            generation=generation.number, master_pid=os.getpid(),
+        )  # fmt: skip
+        child = Child(assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout)
+        self.children[child.worker] = child
+        self._unborn += 1
+        with its:
+            generation.fork(assignment, its)
+        return child
+
+    def forked(self, message: Forked) -> None:
+        """A zygote says that a worker runs."""
+        self._unborn -= 1
+        child = self.children[message.worker]
+        child.pid = message.pid
+        # It is our child, so its pid can't be another's before we have reaped it.
+        child.pidfd = os.pidfd_open(message.pid)
+        with contextlib.suppress(psutil.Error, OSError):
+            child.started_ticks = process_start(message.pid)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(child.pidfd, self._reap, child)
+        loop.add_reader(child.channel, self._hear, child)
+        if child.verdict is not None:
+            self._signal(child)
+
+    def refused(self, message: ForkRefused) -> None:
+        """A zygote says that it forked no worker."""
+        self._unborn -= 1
+        child = self.children[message.worker]
+        now = time.monotonic()
+        self._forget(child)
+        self._on_death(Death(
+            worker=child.worker, number=child.number, pid=0, generation=child.assignment.generation,
+            cause=f"not forked: {message.reason}", job=None, charged=False, was_ready=False, orderly=False, seen_at=now,
+        ))  # fmt: skip
+
+    def lost(self, generation: Generation) -> None:
+        """A zygote died: whatever it was asked for and did not answer will never come."""
+        for child in list(self.children.values()):
+            if child.pid == 0 and child.assignment.generation == generation.number:
+                self.refused(ForkRefused(child.worker, "the zygote died"))
+
+    def command(self, child: Child, order: Order) -> None:
+        """Give a worker an order; it takes effect between two jobs."""
+        child.slot.order = order
+        # A full channel means that it has been told to look and did not yet.
+        with contextlib.suppress(OSError):
+            child.channel.send(LOOK)
+
+    def command_all(self, order: Order) -> None:
+        """Give an order to all workers that stay, and to those to come."""
+        self.order = order
+        for child in self.children.values():
+            if child.phase in {Phase.STARTING, Phase.READY}:
+                self.command(child, order)
+
+    def drain(self, child: Child, deadline: float) -> None:
+        """Let a worker finish its job and leave, until the deadline."""
+        child.phase = Phase.DRAINING
+        child.deadline = deadline
+        self.command(child, Order.LEAVE)
+
+    def kill(self, child: Child, verdict: Verdict) -> None:
+        """End a worker and all that its job started."""
+        child.phase = Phase.DYING
+        # Noted before the signal: the death that follows has to find it.
+        child.verdict = verdict
+        if child.pidfd >= 0:
+            self._signal(child)
+
+    def reap_strangers(self) -> None:
+        """Reap processes that jobs left behind and the kernel gave to us, a child subreaper."""
+        if self._unborn:
+            # A pid that we don't know yet may be a worker of ours.
+            return
+        own = {child.pid for child in self.children.values()}
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in own:
+                return
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+            self.strangers += 1
+
+    def _signal(self, child: Child) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+    def _hear(self, child: Child) -> None:
+        try:
+            data = child.channel.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            # The process ended or closed everything it had; the pidfd tells which.
+            asyncio.get_running_loop().remove_reader(child.channel)
+        elif READY in data and child.phase is Phase.STARTING:
+            child.phase, child.deadline, child.was_ready = Phase.READY, None, True
+            self._on_ready(child)
+            self._on_change()
+
+    def _reap(self, child: Child) -> None:
+        seen_at = time.monotonic()
+        ended = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return
+        # While the zombie holds the pid, the group of that number is the worker's: end what its job left in it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        death = judge(child, ended, seen_at)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(child.pidfd)
+        loop.remove_reader(child.channel)
+        self._forget(child)
+        self._on_death(death)
+
+    def _forget(self, child: Child) -> None:
+        child.close()
+        del self.children[child.worker]
+        self.board.take_back(child.assignment.slot)
+        self._on_change()
+
+    def _free_number(self) -> int:
+        taken = {child.number for child in self.children.values()}
+        return next(number for number in itertools.count(1) if number not in taken)
+
+
+def process_start(pid: int) -> int:
+    """Start time of a process in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)).
+
+    Raises:
+        OSError: there is no such process.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - read on each death and beat
+        return int(file.read().rpartition(b")")[2].split()[19])

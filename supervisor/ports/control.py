@@ -1,0 +1,170 @@
+"""The control socket, the master's side: it takes commands from `rqsup status`, `reload`, `stop` and the like.
+
+Whoever may open the socket may stop the pool, so the folder, the socket's mode and the peer's user are
+all checked. No client, however slow or hostile, can delay the master's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rqsup.errors import AppImportError, ConfigError, MasterRefused, RqsupError
+from rqsup.supervisor import exits
+from rqsup.supervisor.ports import protocol
+from rqsup.supervisor.ports.place import SocketPlace
+
+_log = logging.getLogger("rqsup.master")
+
+#: Most clients at once; the next one gets an error line.
+CLIENT_LIMIT = 16
+#: Seconds for sending the request, and again for taking the answer.
+DEADLINE_S = 5.0
+#: Seconds that running commands have to answer when the port closes.
+CLOSE_GRACE_S = 1.0
+#: A client that lets so many bytes pile up misses further progress lines, but not its answer.
+BACKLOG_BYTES = 64 * 1024
+
+Handle = Callable[[str, dict[str, Any], Callable[[str], None]], Awaitable[dict[str, Any]]]
+
+
+class ControlPort:
+    """Reads one request per client, has it handled, and sends progress and the answer; runs in the master's loop.
+
+    A command once begun goes on when its client leaves: Ctrl-C at `rqsup stop` must not leave a pool half stopped.
+    """
+
+    def __init__(self, socket_path: str | Path, handle: Handle, *, pool: str = "default") -> None:
+        self._place = SocketPlace(Path(socket_path), pool)
+        self._handle = handle
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take the socket's place and listen.
+
+        Raises:
+            RqsupError: another master has this place, or it is not safe.
+        """
+        listener = self._place.take()
+        try:
+            self._server = await asyncio.start_unix_server(
+                self._accept, sock=listener, limit=protocol.REQUEST_LIMIT_BYTES, backlog=CLIENT_LIMIT
+            )
+        except BaseException:
+            listener.close()
+            self._place.leave()
+            raise
+
+    async def close(self) -> None:
+        """Stop listening, let running commands answer for a moment, give the place back."""
+        if self._server is None:
+            return
+        self._server.close()
+        if self._clients:
+            _, late = await asyncio.wait(self._clients, timeout=CLOSE_GRACE_S)
+            for client in late:
+                client.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+        self._place.leave()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        fault = _peer_fault(writer.get_extra_info("socket"))
+        if len(self._clients) >= CLIENT_LIMIT:
+            fault = f"{CLIENT_LIMIT} commands are under way already: try again later"
+        if fault:
+            writer.write(protocol.encode(_failure(fault)))  # one short line always fits into the kernel's buffer
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            reply = await self._reply(reader, writer)
+            if reply is not None:
+                await _send(reply, writer)
+        except (OSError, TimeoutError):
+            writer.transport.abort()  # the client went away or does not take its answer; there is nobody to tell
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the port closes: a slow reader must not hold it up
+            raise
+        finally:
+            writer.close()
+
+    async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> protocol.Reply | None:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                line = await reader.readline()
+        except TimeoutError:
+            return _failure(f"no complete request within {DEADLINE_S:g} s")
+        except ValueError:
+            return _failure(f"a request has at most {protocol.REQUEST_LIMIT_BYTES} bytes")
+        if not line:
+            return None  # only a look whether somebody listens
+        request = _parse(line)
+        if isinstance(request, protocol.Reply):
+            return request
+        return await self._run(request, writer)
+
+    async def _run(self, request: protocol.Request, writer: asyncio.StreamWriter) -> protocol.Reply:
+        def progress(text: str) -> None:
+            if writer.transport.get_write_buffer_size() < BACKLOG_BYTES and not writer.is_closing():
+                writer.write(protocol.encode(protocol.Reply(progress=text)))
+
+        try:
+            return protocol.Reply(ok=True, answer=await self._handle(request.command, request.arguments, progress))
+        except RqsupError as fault:
+            return _failure(str(fault), _exit_code(fault))
+        except Exception as fault:  # noqa: BLE001 - a fault in one command must not end the master; logged with its stack
+            _log.exception("the command %s failed", request.command)
+            return _failure(f"{request.command} failed inside the master ({fault!r}): its log says where")
+
+
+def _parse(line: bytes) -> protocol.Request | protocol.Reply:
+    try:
+        request = msgspec.json.decode(line, type=protocol.Request)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        return _failure(f"no request ({fault}): one JSON object per line")
+    if request.v != protocol.VERSION:
+        return _failure(
+            f"this master speaks version {protocol.VERSION} of the control protocol, the command {request.v}: "
+            "use the rqsup that the master was started with"
+        )
+    return request
+
+
+def _failure(text: str, code: int = exits.FAILURE) -> protocol.Reply:
+    return protocol.Reply(ok=False, error=text, exit=code)
+
+
+def _exit_code(fault: RqsupError) -> int:
+    if isinstance(fault, MasterRefused):
+        return fault.exit
+    return exits.CONFIG if isinstance(fault, ConfigError | AppImportError) else exits.FAILURE
+
+
+def _peer_fault(connection: Any) -> str:
+    """Why this client may not command us; empty when it may. The kernel vouches for its user."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, protocol.CREDENTIALS.size)
+    _, uid, _ = protocol.CREDENTIALS.unpack(raw)
+    if uid in {0, os.geteuid()}:
+        return ""
+    return f"user {uid} may not command this master: run the command as user {os.geteuid()} or root"
+
+
+async def _send(reply: protocol.Reply, writer: asyncio.StreamWriter) -> None:
+    writer.transport.set_write_buffer_limits(high=0)  # so that `drain` waits until the kernel has taken all of it
+    async with asyncio.timeout(DEADLINE_S):
+        writer.write(protocol.encode(reply))
+        await writer.drain()

@@ -1,0 +1,220 @@
+"""Which generation of code and configuration the pool should be of: first start, reload, roll back.
+
+A reload cannot hurt: the new configuration is read and checked, then a new zygote imports the new code,
+then the plan replaces workers one by one, each new one ready before an old one leaves. Whatever fails on
+the way, the old generation stays, or comes back, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from rqsup.config import Settings
+from rqsup.errors import AppImportError, ReloadFailed, RqsupError
+from rqsup.logs import get_logger
+from rqsup.supervisor.child import Death
+from rqsup.supervisor.generation import Generation
+from rqsup.supervisor.plan import Phase
+from rqsup.supervisor.pool import Pool
+from rqsup.supervisor.restart import Restart
+
+#: Settings that a running master cannot change: it would be another master.
+FIXED = ("pool", "namespace", "redis", "control", "metrics")
+
+
+class Rollout:
+    """The wanted generation, and the way from one to the next.
+
+    `load` reads the configuration anew; `target` tells how many workers there should be; `on_change`
+    has the plan look again.
+    """
+
+    def __init__(
+        self, *, settings: Settings, load: Callable[[], Settings], target: Callable[[], int], on_change: Callable[[], None]
+    ) -> None:
+        self._load = load
+        self._target = target
+        self._on_change = on_change
+        self._pool: Pool | None = None
+        self._wanted: Generation | None = None
+        self._settings = settings
+        self._latest = 0
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._failure = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.restart = Restart(settings.workers.restart_pause, settings.workers.restart_cap)
+        self.last_reload = ""
+        self._log = get_logger("master")
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._wanted.settings if self._wanted else self._settings
+
+    @property
+    def wanted(self) -> int:
+        """Number of the wanted generation; 0 = none yet."""
+        return self._wanted.number if self._wanted else 0
+
+    @property
+    def zygote(self) -> Generation | None:
+        """The wanted generation, if it can fork."""
+        return self._wanted if self._wanted and self._wanted.ready else None
+
+    @property
+    def reloading(self) -> bool:
+        """True while a reload is under way."""
+        return self._lock.locked()
+
+    async def start(self, pool: Pool) -> None:
+        """Import the application for the first time.
+
+        Raises:
+            AppImportError: it cannot be imported.
+        """
+        self._pool = pool
+        self._wanted = await self._prepare(self._settings, self._next_number())
+
+    async def reload(self, tell: Callable[[str], None], *, wait: str | None) -> None:
+        """Go over to the configuration and code that are on disk now.
+
+        Args:
+            tell: takes one line per step.
+            wait: 'drained' = return only when the old workers are gone; else when the new ones are ready.
+
+        Raises:
+            ConfigError, AppImportError, ReloadFailed: everything stays, or is again, as it was.
+        """
+        if self._lock.locked():
+            raise ReloadFailed("a reload is already under way: try again when it is over")
+        async with self._lock:
+            try:
+                await self._roll(tell, wait)
+            except RqsupError as fault:
+                first = str(fault).strip().splitlines()[-1]
+                self.last_reload = f"failed, nothing changed: {first}"
+                self._log.error("reload failed", error=str(fault))
+                raise
+        self.last_reload = f"generation {self.wanted} took over"
+
+    def close(self) -> None:
+        """End the zygote."""
+        for task in self._tasks:
+            task.cancel()
+        if self._wanted:
+            self._wanted.close()
+
+    def worker_ready(self) -> None:
+        """A worker became ready."""
+        self.restart.succeeded()
+        self._changed.set()
+
+    def worker_died(self, death: Death) -> None:
+        """A worker ended; one that never was ready slows further starts down, or fails the reload."""
+        self._changed.set()
+        if death.was_ready or death.orderly:
+            return
+        if self.reloading and death.generation == self.wanted:
+            self._failure = f"a new worker did not become ready: {death.cause}"
+        pause_s = self.restart.failed(time.monotonic(), random.random(), death.cause)  # noqa: S311 - spreads starts
+        self._log.error("worker did not become ready", worker=death.number, cause=death.cause, pause_s=round(pause_s, 1))
+
+    async def _roll(self, tell: Callable[[str], None], wait: str | None) -> None:
+        settings = self._load()
+        _refuse_fixed(self.settings, settings)
+        tell("configuration is fine")
+        generation = await self._prepare(settings, self._next_number())
+        tell(f"generation {generation.number} has imported the application ({len(generation.tasks)} tasks)")
+        previous, self._wanted, self._failure = self._wanted, generation, ""
+        self.restart.succeeded()
+        self._on_change()
+        try:
+            await self._until_ready(generation, tell)
+        except BaseException:
+            # Back to the old code: its zygote still stands by, and the plan replaces what was replaced.
+            self._wanted = previous
+            self.restart.succeeded()
+            generation.close()
+            self._on_change()
+            raise
+        if previous:
+            previous.close()
+        tell(f"generation {generation.number} is ready with {self._target()} workers")
+        while wait == "drained" and self._others(generation.number):
+            await self._next_change()
+
+    async def _until_ready(self, generation: Generation, tell: Callable[[str], None]) -> None:
+        told = 0
+        while (ready := self._ready(generation.number)) < self._target():
+            if ready > told:
+                tell(f"{ready} of {self._target()} workers replaced")
+                told = ready
+            if not generation.ready:
+                self._failure = self._failure or "the new zygote died"
+            if self._failure:
+                raise ReloadFailed(self._failure)
+            await self._next_change()
+
+    async def _next_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _prepare(self, settings: Settings, number: int) -> Generation:
+        pool = self._pool
+        if pool is None:
+            raise AssertionError("start comes first")
+        generation = Generation(
+            number, settings, on_forked=pool.forked, on_refused=pool.refused, on_lost=self._zygote_lost
+        )
+        await generation.prepare(pool.board.descriptor)
+        return generation
+
+    def _zygote_lost(self, generation: Generation) -> None:
+        if self._pool:
+            self._pool.lost(generation)
+        self._changed.set()
+        if generation is not self._wanted or self.reloading:
+            return
+        self._log.error("zygote died; starting another")
+        task = asyncio.create_task(self._revive(generation))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _revive(self, lost: Generation) -> None:
+        """Start a zygote in place of one that died; its workers go on meanwhile."""
+        while self._wanted is lost:
+            try:
+                revived = await self._prepare(lost.settings, lost.number)
+            except AppImportError as fault:
+                reason = str(fault).strip().splitlines()[-1]
+                pause_s = self.restart.failed(time.monotonic(), random.random(), reason)  # noqa: S311 - spreads starts
+                self._log.error("zygote cannot be started again", error=reason, pause_s=round(pause_s, 1))
+                await asyncio.sleep(pause_s)
+                continue
+            if self._wanted is lost:
+                self._wanted = revived
+                self._on_change()
+            else:
+                revived.close()
+
+    def _next_number(self) -> int:
+        self._latest += 1
+        return self._latest
+
+    def _ready(self, number: int) -> int:
+        children = self._pool.children.values() if self._pool else ()
+        return sum(child.phase is Phase.READY and child.assignment.generation == number for child in children)
+
+    def _others(self, number: int) -> int:
+        children = self._pool.children.values() if self._pool else ()
+        return sum(child.assignment.generation != number for child in children)
+
+
+def _refuse_fixed(old: Settings, new: Settings) -> None:
+    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    if changed:
+        raise ReloadFailed(f"{', '.join(changed)}: cannot change in a running master; restart it for that")

@@ -1,0 +1,34 @@
+"""Signals of the master: what each one means. A handler only wakes the loop, which then acts.
+
+docs/signals.md shows the same table; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+#: Meaning of each signal that the master understands.
+SIGNALS: dict[signal.Signals, str] = {
+    signal.SIGHUP: "reload",
+    signal.SIGTERM: "drain and stop; again: stop now",
+    signal.SIGINT: "stop now, jobs go back",
+    signal.SIGQUIT: "stop now, jobs go back",
+    signal.SIGUSR1: "reopen logs",
+    signal.SIGTTIN: "one worker more",
+    signal.SIGTTOU: "one worker fewer",
+    signal.SIGTSTP: "quiet: stop fetching",
+    signal.SIGCONT: "resume fetching",
+    signal.SIGCHLD: "reap",
+}
+
+
+def install(loop: asyncio.AbstractEventLoop, act: Callable[[signal.Signals], None]) -> None:
+    """Have the loop call `act` for each signal of the table.
+
+    asyncio registers a wake-up descriptor and an empty handler, so nothing of ours ever runs between
+    two bytecodes of something else, where a lock might be held.
+    """
+    for number in SIGNALS:
+        loop.add_signal_handler(number, act, number)

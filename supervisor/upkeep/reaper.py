@@ -1,0 +1,128 @@
+"""Finds workers whose master is gone, and has their jobs returned.
+
+It reads the registry, never scans keys, and trusts no clock but this process's monotonic one: a worker
+is dead when its beat counter stood still for `lease_ttl` of it. A jump of any wall clock, the server's
+too, changes nothing. Workers of a dead master on this very machine are found without waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from rqsup.config import Settings
+from rqsup.errors import RedisUnavailable
+from rqsup.logs import get_logger
+from rqsup.store.async_store import AsyncStore
+from rqsup.store.keys import Keys
+from rqsup.supervisor.upkeep.registry import Debt, Details, Registry, is_running
+
+
+@dataclass(slots=True)
+class Sightings:
+    """When each worker's beat counter was last seen to change. Pure but for its memory.
+
+    >>> sightings = Sightings()
+    >>> sightings.judge({"w": "1"}, now=0.0, ttl_s=15.0)
+    []
+    >>> sightings.judge({"w": "2"}, now=10.0, ttl_s=15.0)
+    []
+    >>> sightings.judge({"w": "2"}, now=25.0, ttl_s=15.0)
+    ['w']
+    """
+
+    seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def judge(self, beats: dict[str, str], *, now: float, ttl_s: float) -> list[str]:
+        """Take in the registry's counters; answers the workers that are dead."""
+        self.seen = {
+            worker: known if (known := self.seen.get(worker)) and known[0] == beat else (beat, now)
+            for worker, beat in beats.items()
+        }
+        return [worker for worker, (_, since) in self.seen.items() if now - since >= ttl_s]
+
+    def next_death(self, ttl_s: float) -> float | None:
+        """When the first of them is dead, if it does not beat again."""
+        return min((since + ttl_s for _, since in self.seen.values()), default=None)
+
+
+class Reaper:
+    """Looks at the registry once per beat, and exactly when a worker's time is up."""
+
+    def __init__(self, *, store: AsyncStore, registry: Registry, settings: Callable[[], Settings], own: Callable[[], set[str]]) -> None:
+        self._store = store
+        self._registry = registry
+        self._settings = settings
+        self._own = own
+        self._sightings = Sightings()
+        self._owed: set[str] = set()
+        self._log = get_logger("reaper")
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            try:
+                await self.run_once()
+            except RedisUnavailable:
+                # While we could not look, nobody's silence counts: Redis may have been away for all.
+                self._sightings = Sightings()
+            await asyncio.sleep(self._pause_s())
+
+    async def run_once(self) -> None:
+        """Look once, and have the dead workers' jobs returned."""
+        keys = Keys(self._settings().namespace)
+        flat = await self._store.command("HGETALL", keys.workers)
+        registry = _pairs(flat)
+        own = self._own()
+        foreign = {worker: beat for worker, beat in registry.items() if worker not in own}
+        self._owed &= set(foreign)
+        dead = dict.fromkeys(self._sightings.judge(foreign, now=time.monotonic(), ttl_s=self._settings().workers.lease_ttl),
+                             "its host or master is gone: no beat for the lease's time")  # fmt: skip
+        if foreign:
+            dead |= await self._widowed(keys, list(foreign))
+        for worker, cause in dead.items():
+            self._have_returned(worker, foreign[worker], cause)
+
+    async def _widowed(self, keys: Keys, workers: list[str]) -> dict[str, str]:
+        """Workers on this machine whose processes and master are all gone: no need to wait for a lease."""
+        rows = await self._store.command("MGET", *(keys.worker(worker) for worker in workers))
+        found = {}
+        for worker, row in zip(workers, rows, strict=True):
+            details = _read(row)
+            if details is None or details.home != self._registry.home:
+                continue
+            if not is_running(details.master, details.master_started) and not is_running(details.pid, details.started):
+                found[worker] = "its master on this machine died"
+        return found
+
+    def _have_returned(self, worker: str, beat: str, cause: str) -> None:
+        if worker in self._owed:
+            return
+        self._owed.add(worker)
+        self._log.warning("worker is dead", worker=worker, cause=cause)
+        self._registry.add(Debt(worker, 0, 0, cause, "", time.monotonic(), beat=beat, reaped=True))
+
+    def _pause_s(self) -> float:
+        interval_s = self._registry.interval_s if self._store.ok else min(1.0, self._registry.interval_s)
+        due = self._sightings.next_death(self._settings().workers.lease_ttl)
+        if due is None:
+            return interval_s
+        return max(0.01, min(interval_s, due - time.monotonic()))
+
+
+def _pairs(flat: dict[bytes, bytes] | list[bytes]) -> dict[str, str]:
+    items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+    return {key.decode("utf-8", "surrogateescape"): value.decode() for key, value in items}
+
+
+def _read(row: bytes | None) -> Details | None:
+    if row is None:
+        return None
+    try:
+        return msgspec.json.decode(row, type=Details)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,243 @@
+"""The registry of workers in Redis: beats for the living, recovery for the dead.
+
+The master holds its workers' leases. A worker cannot lose its lease because its own code is busy,
+and a wedged one, past its deadline, does lose it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from rqsup.config import Settings
+from rqsup.errors import RedisUnavailable
+from rqsup.logs import get_logger
+from rqsup.store import scripts
+from rqsup.store.async_store import AsyncStore
+from rqsup.supervisor.child import Child, Death
+from rqsup.supervisor.plan import Phase
+from rqsup.supervisor.pool import Pool, process_start
+from rqsup.supervisor.snapshot import RecoveryView
+
+#: Beats per `lease_ttl`: so many may fail before the lease is lost.
+BEATS_PER_TTL = 3
+#: Life of a registry entry's details in Redis, as a multiple of `lease_ttl`. Only for people to read:
+#: reapers judge by the beat counter.
+DETAILS_TTLS = 4
+#: First and longest pause between two tries to return a dead worker's jobs, seconds.
+RETRY_S, RETRY_CAP_S = 0.05, 1.0
+#: Recoveries kept for `status`.
+RECOVERIES_KEPT = 50
+
+
+class Details(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the registry says of a worker: for people, and for finding a dead predecessor's workers."""
+
+    host: str
+    #: Boot and pid namespace in which the pids below mean something.
+    home: str
+    pool: str
+    number: int
+    generation: int
+    pid: int
+    started: int
+    master: int
+    master_started: int
+    state: str = ""
+    task: str = ""
+    job: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """Jobs that have to go back to their queues."""
+
+    worker: str
+    number: int
+    pid: int
+    cause: str
+    charged_job: str
+    seen_at: float
+    #: The beat that a reaper judged by; empty when the death was seen.
+    beat: str = ""
+    reaped: bool = False
+    tried: list[int] = field(default_factory=list)
+
+
+class Registry:
+    """Beats for the pool's workers, and returns the jobs of dead ones.
+
+    Two tasks of the master's loop: `run_beats` and `run_recoveries`. While Redis is away, the beats
+    fail and debts wait; both are taken up again when it is back.
+    """
+
+    def __init__(self, *, store: AsyncStore, pool: Pool, settings: Callable[[], Settings], counters: dict[str, int]) -> None:
+        self._store = store
+        self._pool = pool
+        self._settings = settings
+        self._counters = counters
+        self._debts: deque[Debt] = deque()
+        self._beat_now = asyncio.Event()
+        self._owed = asyncio.Event()
+        self._registered: set[str] = set()
+        self.recoveries: deque[RecoveryView] = deque(maxlen=RECOVERIES_KEPT)
+        self.home = find_home()
+        self._host = socket.gethostname()
+        self._started = process_start(os.getpid())
+        self._log = get_logger("registry")
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two beats."""
+        return self._settings().workers.lease_ttl / BEATS_PER_TTL
+
+    @property
+    def in_debt(self) -> bool:
+        """True while jobs of dead workers are not back yet."""
+        return bool(self._debts)
+
+    def hasten(self) -> None:
+        """Beat as soon as possible: there is a worker that Redis does not know."""
+        self._beat_now.set()
+
+    def owe(self, death: Death) -> None:
+        """Return a dead worker's jobs, and strike it from the registry."""
+        job = death.job.id if death.job and death.charged else ""
+        self._registered.discard(death.worker)
+        self.add(Debt(death.worker, death.number, death.pid, death.cause, job, death.seen_at))
+
+    def add(self, debt: Debt) -> None:
+        """Put one more debt into the line."""
+        self._debts.append(debt)
+        self._owed.set()
+
+    async def run_beats(self) -> None:
+        """Beat for ever."""
+        while True:
+            self._beat_now.clear()
+            try:
+                await self.beat()
+            except RedisUnavailable as fault:
+                self._counters["beats_failed"] += 1
+                self._log.warning("beat failed", error=str(fault))
+            try:
+                async with asyncio.timeout(self.interval_s if self._store.ok else min(1.0, self.interval_s)):
+                    await self._beat_now.wait()
+            except TimeoutError:
+                continue
+
+    async def beat(self) -> None:
+        """Renew the lease of each worker that is inside its deadline, in one round trip."""
+        now = time.monotonic()
+        vouched = {child.worker: child for child in self._pool.children.values() if _vouched(child, now)}
+        if not vouched:
+            if not self._store.ok:
+                await self._store.command("PING")
+            return
+        ttl_s = self._settings().workers.lease_ttl
+        details = {worker: msgspec.json.encode(self._details(child)) for worker, child in vouched.items()}
+        added = await self._store.run(
+            scripts.heartbeat(self._settings_root(), ttl_ms=round(ttl_s * DETAILS_TTLS * 1000), details=details)
+        )
+        for worker in set(added) & self._registered:
+            self._log.warning("lease was lost: another master returned this worker's jobs", worker=worker)
+        self._registered |= set(vouched)
+        for child in vouched.values():
+            child.slot.lease_until = now + ttl_s
+
+    async def run_recoveries(self) -> None:
+        """Pay debts for ever, oldest first."""
+        pause_s = RETRY_S
+        while True:
+            if not self._debts:
+                self._owed.clear()
+                await self._owed.wait()
+            try:
+                await self._pay(self._debts[0])
+                self._debts.popleft()
+                pause_s = RETRY_S
+            except RedisUnavailable as fault:
+                self._log.warning("jobs not returned yet", worker=self._debts[0].worker, error=str(fault))
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_CAP_S)
+
+    async def _pay(self, debt: Debt) -> None:
+        returned: list[str] = []
+        buried: list[str] = []
+        cause = msgspec.json.encode({
+            "message": debt.cause, "worker": debt.worker, "host": self._host, "pid": debt.pid, "at_ms": int(time.time() * 1000),
+        })  # fmt: skip
+        left = 1
+        while left:
+            answer = await self._store.run(scripts.recover(
+                self._settings_root(), worker=debt.worker, beat=debt.beat, cause=cause, charged=debt.charged_job,
+                crash_limit=self._settings().workers.crash_limit,
+            ))  # fmt: skip
+            if answer.alive:
+                return
+            returned += answer.returned
+            buried += answer.buried
+            if answer.left and not answer.returned and not answer.buried:
+                self._log.error("jobs cannot be returned: a key has a wrong type", worker=debt.worker, jobs=answer.left)
+                break
+            left = answer.left
+        self._account(debt, returned, buried)
+
+    def _account(self, debt: Debt, returned: list[str], buried: list[str]) -> None:
+        self._counters["recovered"] += len(returned)
+        self._counters["crashed"] += bool(debt.charged_job)
+        self._counters["reaped"] += debt.reaped
+        if not returned and not buried:
+            return
+        back_after_ms = (time.monotonic() - debt.seen_at) * 1000
+        self.recoveries.append(RecoveryView(
+            worker=debt.worker, number=debt.number, pid=debt.pid, cause=debt.cause, jobs=returned, buried=buried,
+            back_after_ms=round(back_after_ms, 3), at=time.time(),
+        ))  # fmt: skip
+        self._log.warning(
+            "jobs returned", worker=debt.worker, cause=debt.cause, jobs=len(returned), buried=len(buried),
+            after_ms=round(back_after_ms, 1),
+        )  # fmt: skip
+
+    def _settings_root(self) -> str:
+        return f"rqsup:{{{self._settings().namespace}}}:"
+
+    def _details(self, child: Child) -> Details:
+        job = child.slot.current_job()
+        return Details(
+            host=self._host, home=self.home, pool=self._settings().pool, number=child.number,
+            generation=child.assignment.generation, pid=child.pid, started=child.started_ticks, master=os.getpid(),
+            master_started=self._started, state=child.state(), task=job.task if job else "", job=job.id if job else "",
+        )  # fmt: skip
+
+
+def _vouched(child: Child, now: float) -> bool:
+    """True for a worker inside its deadlines; a wedged one loses its lease, whatever keeps it from dying."""
+    if child.phase is Phase.DYING or (child.deadline is not None and now >= child.deadline):
+        return False
+    job = child.slot.current_job()
+    return job is None or now < job.hard_deadline
+
+
+def find_home() -> str:
+    """The kernel boot and pid namespace of this process: only there do pids of two processes compare."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+def is_running(pid: int, started: int) -> bool:
+    """True while this very process runs (not a zombie, not another one with its pid)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    fields = text.rpartition(")")[2].split()
+    return fields[0] not in {"Z", "X"} and int(fields[19]) == started

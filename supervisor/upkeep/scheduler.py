@@ -1,0 +1,75 @@
+"""Moves due jobs to their queues at their time, without polling.
+
+`promote` answers how long it is until the next job is due, so the scheduler sleeps just so long. A
+sender whose job becomes the next one due says so on a channel. Any number of schedulers may run: the
+script moves each job once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rqsup.config import Settings
+from rqsup.errors import RedisUnavailable
+from rqsup.logs import get_logger
+from rqsup.store import scripts
+from rqsup.store.async_store import AsyncStore
+from rqsup.store.connection import UNAVAILABLE
+from rqsup.store.keys import Keys
+
+#: Longest sleep, seconds: bounds the delay should a message on the channel be lost.
+LONGEST_S = 30.0
+#: Pause after Redis failed, seconds.
+RETRY_S = 0.5
+#: Jobs moved by one script: bounds how long it keeps the server busy.
+BATCH = 500
+#: Seconds that one look at the channel may wait.
+LISTEN_S = 60.0
+
+
+class Scheduler:
+    """Promotes due jobs. Two tasks of the master's loop: `run` and `listen`."""
+
+    def __init__(self, *, store: AsyncStore, settings: Callable[[], Settings], counters: dict[str, int]) -> None:
+        self._store = store
+        self._keys = Keys(settings().namespace)
+        self._counters = counters
+        self._sooner = asyncio.Event()
+        self._log = get_logger("scheduler")
+
+    async def run(self) -> None:
+        """Promote for ever."""
+        while True:
+            self._sooner.clear()
+            try:
+                pause_s = await self.run_once()
+            except RedisUnavailable:
+                # Told by the beats already; each task of the master saying so would bury the log.
+                pause_s = RETRY_S
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._sooner.wait()
+            except TimeoutError:
+                continue
+
+    async def run_once(self) -> float:
+        """Move what is due; returns the seconds until there may be more."""
+        answer = await self._store.run(scripts.promote(self._keys.root, limit=BATCH))
+        self._counters["promoted"] += answer.moved
+        return LONGEST_S if answer.wait_ms is None else min(LONGEST_S, answer.wait_ms / 1000)
+
+    async def listen(self) -> None:
+        """Wake `run` whenever a job became the next one due."""
+        while True:
+            try:
+                async with self._store.client.pubsub() as channel:
+                    await channel.subscribe(self._keys.due)
+                    # What was sent while nobody listened is in Redis: look.
+                    self._sooner.set()
+                    while True:
+                        if await channel.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S):
+                            self._sooner.set()
+            except UNAVAILABLE as fault:
+                self._log.debug("the channel of due jobs is closed", error=str(fault))
+                await asyncio.sleep(RETRY_S)

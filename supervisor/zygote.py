@@ -1,0 +1,154 @@
+"""The zygote: the only process that forks, and the only file that calls `os.fork`.
+
+The master starts it by exec, so it inherits nothing and runs new code. It imports the application
+once, freezes the heap, and forks workers on request. It has one thread, no Redis client and no
+exporter, so a fork can copy no lock that somebody holds (docs/fork-safety.md).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from mmap import mmap
+from pathlib import Path
+
+from rqsup import logs
+from rqsup.config import Settings
+from rqsup.errors import ForkRefused as ForkRefusedError
+from rqsup.supervisor.messages import (
+    MESSAGE_BYTES,
+    REASON_CHARS,
+    Forked,
+    ForkRefused,
+    ForkWorker,
+    Message,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    decode,
+    encode,
+)  # fmt: skip
+from rqsup.task import task_names
+from rqsup.workers.boot import IGNORED, Assignment, die_with_parent, run_worker
+from rqsup.workers.title import set_title
+
+
+def main() -> int:
+    """Serve the master until it closes the socket. Arguments: descriptors of the socket and the scoreboard."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    memory = mmap(int(sys.argv[2]), 0)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    order, _ = _receive(control)
+    if not isinstance(order, Prepare):
+        return 1
+    die_with_parent(order.master_pid)
+    logs.configure(order.settings.log)
+    set_title(f"zygote [{order.settings.pool}] gen {order.generation}")
+    answer = prepare(order.settings)
+    control.send(encode(answer))
+    if isinstance(answer, Prepared):
+        _serve(control, memory, order.settings)
+    return 0
+
+
+def prepare(settings: Settings) -> Prepared | PrepareFailed:
+    """Import the application, and make the heap ready for copy-on-write."""
+    started = time.monotonic()
+    # No collection while importing: it would only move objects that stay.
+    gc.disable()
+    try:
+        for module in settings.app:
+            importlib.import_module(module)
+    except BaseException:  # noqa: BLE001 - application code: SystemExit in a module is its failure, not our end
+        return PrepareFailed(traceback.format_exc()[-REASON_CHARS:])
+    gc.collect()
+    gc.freeze()
+    return Prepared(task_names(), time.monotonic() - started)
+
+
+def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
+    while True:
+        request, descriptors = _receive(control)
+        if not isinstance(request, ForkWorker):
+            return
+        channel = descriptors[0]
+
+        def be_worker(assignment: Assignment = request.assignment, channel: int = channel) -> None:
+            control.close()
+            run_worker(assignment, settings, memory, channel)
+
+        control.send(encode(_answer_fork(request.assignment, be_worker)))
+        os.close(channel)
+
+
+def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Message:
+    try:
+        refuse_threads()
+        return Forked(assignment.worker, _fork_twice(be_worker))
+    except (ForkRefusedError, OSError) as fault:
+        return ForkRefused(assignment.worker, str(fault))
+
+
+def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
+    """The next message and its descriptors; None when the master closed its end."""
+    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 1)
+    return (decode(data) if data else None), list(descriptors)
+
+
+def refuse_threads() -> None:
+    """Check that this process has one thread.
+
+    Raises:
+        ForkRefused: it has more; the message names them.
+    """
+    tasks = list(Path("/proc/self/task").iterdir())
+    if len(tasks) == 1:
+        return
+    own = str(os.getpid())
+    names = sorted((task / "comm").read_text().strip() for task in tasks if task.name != own)
+    raise ForkRefusedError(
+        f"the application started {len(names)} thread(s) at import ({', '.join(names)}), which makes a fork unsafe: "
+        "start them in the first job instead"
+    )
+
+
+def _fork_twice(be_worker: Callable[[], None]) -> int:
+    """Fork a grandchild and let its parent end, so that the kernel gives it to the master, a child subreaper.
+
+    Returns the grandchild's pid.
+    """
+    read_end, write_end = os.pipe()
+    between = os.fork()
+    if between == 0:
+        os.close(read_end)
+        _fork_grandchild(write_end, be_worker)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        text = pipe.read()
+    os.waitpid(between, 0)
+    if not text:
+        raise OSError("fork failed: the machine is out of processes or memory")
+    return int(text)
+
+
+def _fork_grandchild(write_end: int, be_worker: Callable[[], None]) -> None:
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.close(write_end)
+            be_worker()
+        os.write(write_end, str(pid).encode())
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

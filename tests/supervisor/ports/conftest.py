@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.supervisor.ports.loop_thread import LoopThread
+
+#: Numbers of the system calls on x86-64; the C library's functions would change every thread.
+SETRESUID, SETRESGID, SETGROUPS = 117, 119, 116
+from tests.supervisor.ports.served import Served
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not pytest's folder: its long path does not fit into the address of a Unix socket.
+    folder = Path(tempfile.mkdtemp(prefix="rqsup-test-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[Served]:
+    with LoopThread() as loop:
+        served = Served(loop, folder / "run" / "mail" / "control.sock")
+        yield served
+        loop.run(served.port.close())

@@ -1,0 +1,132 @@
+"""Makes a worker out of a fresh fork. The order of the steps is explained in docs/fork-safety.md."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from mmap import mmap
+from typing import Any, NoReturn
+
+import msgspec
+
+from rqsup.config import Settings
+from rqsup.logs import get_logger
+from rqsup.store.wire import Wire
+from rqsup.workers.alarm import Alarm
+from rqsup.workers.channel import Channel
+from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
+from rqsup.workers.run import Place, Runner
+from rqsup.workers.slot import WorkerState, slot_at
+
+#: prctl(2): signal to get when the parent dies.
+PR_SET_PDEATHSIG = 1
+#: Signals that an operator or an init program may send to a whole process group. A worker obeys only
+#: its master's channel, else a `kill -TERM 0` would end jobs that the master still has time for.
+IGNORED = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
+    signal.SIGTTOU, signal.SIGTSTP, signal.SIGWINCH,
+)  # fmt: skip
+#: Variables that belong to the master's talk with systemd.
+MASTERS_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+#: Raised for a worker so that the kernel, short of memory, kills a job rather than the master.
+OOM_SCORE = 300
+#: Seconds to wait for the kernel to make the master this process's parent.
+ADOPTION_S = 5.0
+
+#: Exit status of a worker whose own code failed: a fault of rqsup, not of a job.
+EXIT_BROKEN = 70
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """Who a new worker is."""
+
+    number: int
+    #: Unique for ever: host, the master's boot nonce, a counter. A name used again would hide its dead bearer's jobs.
+    worker: str
+    slot: int
+    generation: int
+    master_pid: int
+
+
+def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> NoReturn:
+    """Be a worker until the end of this process."""
+    status = EXIT_BROKEN
+    try:
+        _leave_family(assignment.master_pid)
+        _reset_process()
+        status = _work(assignment, settings, memory, channel_fd)
+    except MasterGone:
+        status = 0
+    except BaseException:  # noqa: BLE001 - the last frame of this process: tell, and never unwind into the zygote's stack
+        get_logger("worker").exception("worker failed", worker=assignment.worker)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def die_with_parent(expected_parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; end at once if it already has."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Between fork and prctl the parent may have died, and then no signal would ever come.
+    if os.getppid() != expected_parent:
+        os._exit(0)
+
+
+def _leave_family(master_pid: int) -> None:
+    """Become the master's child, in a process group of its own."""
+    os.setsid()
+    deadline = time.monotonic() + ADOPTION_S
+    while os.getppid() != master_pid and time.monotonic() < deadline:
+        os.sched_yield()
+    die_with_parent(master_pid)
+
+
+def _reset_process() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for name in MASTERS_VARIABLES:
+        os.environ.pop(name, None)
+    random.seed()
+    gc.enable()
+    faulthandler.enable()
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:  # noqa: PTH123 - no path arithmetic, one write
+            file.write(str(OOM_SCORE))
+    except OSError:
+        # Forbidden in some containers; the kernel then chooses by size alone.
+        get_logger("worker").debug("oom_score_adj is not writable")
+
+
+def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> int:
+    slot = slot_at(memory, assignment.slot)
+    slot.state = WorkerState.STARTING
+    log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
+    alarm = Alarm(assignment.number)
+    alarm.install()
+    alarm.show("starting")
+    channel = Channel(channel_fd)
+    host = socket.gethostname()
+    place = Place(assignment.worker, assignment.number, host, os.getpid(), assignment.generation)
+    wire = Wire(settings.redis, name=f"rqsup-worker-{assignment.worker}", scripts=SCRIPTS)
+    runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log)
+    loop = Loop(
+        settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
+        alarm=alarm, log=log,
+    )  # fmt: skip
+    slot.state = WorkerState.IDLE
+    slot.turned = time.monotonic()
+    channel.say_ready()
+    loop.run()
+    wire.close()
+    return 0

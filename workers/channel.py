@@ -1,0 +1,41 @@
+"""The socket between one worker and its master: news upward, a wake-up downward.
+
+The order itself stands in the slot; a byte from the master only says "look". The end of the
+channel means that the master is gone.
+"""
+
+from __future__ import annotations
+
+import socket
+
+#: Worker to master: the application is ready, the loop begins.
+READY = b"R"
+#: Master to worker: there is a new order in the slot.
+LOOK = b"L"
+
+
+class Channel:
+    """The worker's end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor, to wait on."""
+        return self._socket.fileno()
+
+    def say_ready(self) -> None:
+        """Tell the master that this worker can take jobs."""
+        self._socket.send(READY)
+
+    def read(self) -> bool:
+        """Take in what the master sent; False when the master is gone."""
+        try:
+            while data := self._socket.recv(64):
+                del data
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False

@@ -1,0 +1,216 @@
+"""The worker's loop: claim, run, settle, until told to stop."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from typing import Any
+
+from rqsup.config import Settings
+from rqsup.errors import RedisUnavailable
+from rqsup.store import scripts
+from rqsup.store.keys import Keys, lanes
+from rqsup.store.scripts import Claimed, Settled, Settlement
+from rqsup.store.wire import Wire, wait_readable
+from rqsup.workers.alarm import Alarm
+from rqsup.workers.channel import Channel
+from rqsup.workers.prefetch import Prefetch
+from rqsup.workers.run import Runner
+from rqsup.workers.slot import Order, Slot, WorkerState
+
+#: Scripts that a worker runs.
+SCRIPTS = ("claim", "settle")
+#: First pause before another try to reach Redis, seconds; doubles up to `workers.reconnect_cap`.
+RECONNECT_S = 0.05
+#: Seconds to wait for the master's first beat, without which no job is given out.
+UNREGISTERED_S = 0.02
+
+
+class MasterGone(Exception):  # noqa: N818 - a fact about another process, told by its end of the channel
+    """The master's end of the channel is closed."""
+
+
+class Loop:
+    """Takes jobs from Redis and runs them, one after the other.
+
+    1. Settles what was run, and claims the next jobs in the same round trip.
+    2. Finding none, registers as waiting and blocks until a job is handed to its inbox.
+    3. After any fault of the connection: connects anew, settles again what has no answer (a repeat is
+       recognised by its token), and takes back what lies in its own lists.
+    4. Leaves on the master's order. Jobs it holds but did not begin go back by the master's `recover`.
+    """
+
+    def __init__(
+        self, *, settings: Settings, worker: str, slot: Slot, channel: Channel, wire: Wire, runner: Runner,
+        alarm: Alarm, log: Any,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._keys = Keys(settings.namespace)
+        self._lanes = lanes(settings.workers.queues)
+        self._worker = worker
+        self._slot = slot
+        self._channel = channel
+        self._wire = wire
+        self._runner = runner
+        self._alarm = alarm
+        self._log = log
+        self._prefetch = Prefetch(settings.workers.prefetch)
+        #: Jobs claimed and not begun.
+        self._held: deque[Claimed] = deque()
+        #: Ended attempts: not sent yet, and sent but without an answer.
+        self._unsent: list[Settlement] = []
+        self._sent: deque[list[Settlement]] = deque()
+
+    def run(self) -> None:
+        """Work until the master orders to leave.
+
+        Raises:
+            MasterGone: the master died; nobody renews this worker's lease any more.
+        """
+        pause_s = 0.0
+        # Results without an answer keep a leaving worker alive: its master's drain deadline is the bound.
+        while not self._leaving() or self._unsent or self._sent:
+            try:
+                self._reconnect(pause_s)
+                pause_s = 0.0
+                self._serve()
+            except RedisUnavailable as fault:
+                self._log.warning("Redis is away", error=str(fault))
+                self._forget_connection()
+                pause_s = min(max(RECONNECT_S, pause_s * 2), self._settings.workers.reconnect_cap)
+        self._enter(WorkerState.LEAVING)
+
+    def _leaving(self) -> bool:
+        return bool(self._slot.order == Order.LEAVE)
+
+    def _reconnect(self, pause_s: float) -> None:
+        """Wait, connect, and take up what was left."""
+        if pause_s:
+            # Half fixed, half random: workers that lost Redis together do not come back together.
+            self._rest(pause_s * (0.5 + random.random() / 2))  # noqa: S311
+        self._wire.connect()
+        if self._unsent:
+            self._send_settlements(0)
+            self._receive_settled()
+        if not self._leaving():
+            self._held.extend(self._claim(resume=True, wait=False))
+
+    def _forget_connection(self) -> None:
+        """Keep the results that have no answer; drop held jobs, which will be taken back with new tokens."""
+        self._wire.close()
+        self._unsent = [one for batch in self._sent for one in batch] + self._unsent
+        self._sent.clear()
+        self._held.clear()
+
+    def _serve(self) -> None:
+        """Claim and run until an order comes; results are settled before it returns."""
+        while not self._leaving():
+            if self._held:
+                self._run_one(self._held.popleft())
+            elif self._slot.order == Order.QUIET:
+                self._keep_quiet()
+            else:
+                self._held.extend(self._next_jobs())
+        self._settle_all(claim=0)
+
+    def _keep_quiet(self) -> None:
+        self._settle_all(claim=0)
+        self._enter(WorkerState.QUIET)
+        self._rest(None)
+
+    def _enter(self, state: WorkerState) -> None:
+        self._slot.state = state
+        self._slot.turned = time.monotonic()
+        self._alarm.show(state.name.lower())
+
+    def _run_one(self, job: Claimed) -> None:
+        self._slot.turned = started = time.monotonic()
+        self._unsent.append(self._runner.run(job, self._is_stopping))
+        self._prefetch.learn(time.monotonic() - started)
+        if self._held:
+            # Sent before the next job starts, so a crash there repeats nothing; its answer is read later.
+            self._send_settlements(0)
+
+    def _next_jobs(self) -> list[Claimed]:
+        """The next jobs, waiting for them if there are none; empty when an order came or time was up."""
+        if self._unsent or self._sent:
+            jobs = self._settle_all(claim=self._prefetch.count)
+            if jobs:
+                return jobs
+        self._enter(WorkerState.IDLE)
+        return self._claim(resume=False, wait=True) or self._wait_for_hand_over()
+
+    def _wait_for_hand_over(self) -> list[Claimed]:
+        block_s = self._settings.workers.block_timeout
+        keys = self._keys
+        moved = self._wire.move_blocking(keys.inbox(self._worker), keys.processing(self._worker), block_s, self._channel)
+        while moved is None:
+            self._read_orders()
+            if self._slot.order != Order.WORK:
+                return self._stop_waiting()
+            moved = self._wire.finish_blocking(block_s, self._channel)
+        return self._claim(resume=True, wait=False)
+
+    def _stop_waiting(self) -> list[Claimed]:
+        """Give up a blocking command: leaving, the process just ends; quiet, it starts on a new connection."""
+        if not self._leaving():
+            self._wire.connect()
+            # Takes this worker off the waiting list, and takes what was handed to it meanwhile.
+            return self._claim(resume=True, wait=False, count=0)
+        return []
+
+    def _claim(self, *, resume: bool, wait: bool, count: int | None = None) -> list[Claimed]:
+        while True:
+            claim = self._wire.run(scripts.claim(
+                self._keys.root, worker=self._worker, count=self._prefetch.count if count is None else count,
+                lanes=self._lanes, queues=self._settings.workers.queues, resume=resume, wait=wait,
+            ))  # fmt: skip
+            self._report(claim.faults)
+            if claim.registered:
+                return claim.jobs
+            self._rest(UNREGISTERED_S)
+            if self._leaving():
+                return []
+
+    def _settle_all(self, *, claim: int) -> list[Claimed]:
+        """Send what is unsent, read every answer, and return the jobs claimed with the last."""
+        if self._unsent:
+            self._send_settlements(claim)
+        jobs: list[Claimed] = []
+        while self._sent:
+            jobs = self._receive_settled()
+        return jobs
+
+    def _send_settlements(self, count: int) -> None:
+        batch, self._unsent = self._unsent, []
+        self._sent.append(batch)
+        self._wire.send(
+            scripts.settle(self._keys.root, worker=self._worker, settlements=batch, count=count, lanes=self._lanes)
+        )
+
+    def _receive_settled(self) -> list[Claimed]:
+        settled: Settled = self._wire.receive()
+        batch = self._sent.popleft()
+        for one, verdict in zip(batch, settled.verdicts, strict=True):
+            if verdict not in {"ok", "repeated"}:
+                self._slot.stale += verdict == "stale"
+                self._log.warning("settle refused", job_id=one.id, verdict=verdict, outcome=one.outcome)
+        self._report(settled.faults)
+        return settled.jobs
+
+    def _report(self, faults: list[str]) -> None:
+        for fault in faults:
+            self._log.error("a key has a wrong type: move it away, jobs behind it wait", fault=fault)
+
+    def _is_stopping(self) -> bool:
+        return bool(self._slot.order != Order.WORK)
+
+    def _rest(self, seconds: float | None) -> None:
+        """Sleep until an order comes, at most so long."""
+        if wait_readable((self._channel,), 3600.0 if seconds is None else seconds):
+            self._read_orders()
+
+    def _read_orders(self) -> None:
+        if not self._channel.read():
+            raise MasterGone

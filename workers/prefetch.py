@@ -1,0 +1,46 @@
+"""How many jobs a worker may hold: many while jobs are tiny, one otherwise. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Work that one worker may hold, seconds: so long may a job wait behind others though a worker is free.
+HELD_S = 0.02
+#: Most jobs held, however tiny.
+MOST = 64
+#: Weight of the latest job when jobs get faster; a slower job counts at once and fully.
+EASE = 0.1
+
+
+@dataclass(slots=True)
+class Prefetch:
+    """Learns from the jobs' durations.
+
+    >>> prefetch = Prefetch("auto")
+    >>> prefetch.count
+    1
+    >>> prefetch.learn(0.0001); prefetch.count
+    64
+    >>> prefetch.learn(0.5); prefetch.count
+    1
+    """
+
+    setting: int | Literal["auto"]
+    _typical_s: float | None = None
+
+    @property
+    def count(self) -> int:
+        """Jobs to ask for in the next claim."""
+        if self.setting != "auto":
+            return self.setting
+        if self._typical_s is None:
+            return 1
+        return max(1, min(MOST, int(HELD_S / max(self._typical_s, 1e-6))))
+
+    def learn(self, duration_s: float) -> None:
+        """Take one job's duration into account."""
+        if self._typical_s is None or duration_s > self._typical_s:
+            self._typical_s = duration_s
+        else:
+            self._typical_s += EASE * (duration_s - self._typical_s)

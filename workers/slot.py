@@ -1,0 +1,112 @@
+"""A worker's slot on the scoreboard: shared memory between one worker and its master.
+
+Each field has one writer, named beside it. The current job is more than one field, so the worker
+brackets it with `sequence`: odd while it writes. A store costs well under a microsecond, needs no
+disk and no system call, and stays readable after the worker's death.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+from dataclasses import dataclass
+from mmap import mmap
+
+
+class WorkerState(enum.IntEnum):
+    """What a worker does, by its own account."""
+
+    EMPTY = 0
+    STARTING = 1
+    IDLE = 2
+    BUSY = 3
+    QUIET = 4
+    LEAVING = 5
+
+
+class Order(enum.IntEnum):
+    """What the master wants of a worker; it takes effect between two jobs."""
+
+    WORK = 0
+    QUIET = 1
+    LEAVE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentJob:
+    """The job a worker is inside. Times are seconds of CLOCK_MONOTONIC."""
+
+    id: str
+    task: str
+    started: float
+    soft_deadline: float
+    hard_deadline: float
+
+
+class Slot(ctypes.Structure):
+    """One worker's fields. Text is cut to its field, numbers are aligned so that each store is whole."""
+
+    _fields_ = (
+        # Written by the master.
+        ("order", ctypes.c_int64),
+        ("lease_until", ctypes.c_double),
+        # Written by the worker.
+        ("state", ctypes.c_int64),
+        ("turned", ctypes.c_double),
+        ("succeeded", ctypes.c_uint64),
+        ("retried", ctypes.c_uint64),
+        ("buried", ctypes.c_uint64),
+        ("stale", ctypes.c_uint64),
+        # Written by the worker, between two steps of `sequence`.
+        ("sequence", ctypes.c_uint64),
+        ("started", ctypes.c_double),
+        ("soft_deadline", ctypes.c_double),
+        ("hard_deadline", ctypes.c_double),
+        ("job_id", ctypes.c_char * 136),
+        ("task", ctypes.c_char * 136),
+    )
+
+    def begin(self, job_id: bytes, task: bytes, *, started: float, soft_deadline: float, hard_deadline: float) -> None:
+        """Enter a job; for the worker."""
+        self.sequence += 1
+        self.job_id = job_id
+        self.task = task
+        self.started = started
+        self.soft_deadline = soft_deadline
+        self.hard_deadline = hard_deadline
+        self.sequence += 1
+        self.state = WorkerState.BUSY
+
+    def end(self) -> None:
+        """Leave the job; for the worker."""
+        self.sequence += 1
+        self.started = 0.0
+        self.sequence += 1
+
+    def current_job(self) -> CurrentJob | None:
+        """The job the worker is in; None between jobs, or when it died while writing this."""
+        for _ in range(3):
+            before = self.sequence
+            job = CurrentJob(
+                bytes(self.job_id).decode("utf-8", "replace"),
+                bytes(self.task).decode("utf-8", "replace"),
+                self.started,
+                self.soft_deadline,
+                self.hard_deadline,
+            )
+            if before % 2 == 0 and self.sequence == before:
+                return job if job.started else None
+        return None
+
+    def clear(self) -> None:
+        """Make the slot as new; for the master, when no process uses it."""
+        ctypes.memset(ctypes.addressof(self), 0, ctypes.sizeof(self))
+
+
+#: Bytes from one slot to the next: whole cache lines, so that workers don't disturb each other.
+STRIDE = -(-ctypes.sizeof(Slot) // 64) * 64
+
+
+def slot_at(memory: mmap, index: int) -> Slot:
+    """The slot with this index, as a view of the shared memory."""
+    return Slot.from_buffer(memory, index * STRIDE)
