@@ -53,7 +53,7 @@ clean: ## Remove what the other targets made
 
 # A candidate counts only if it runs: a name on PATH may be a stand-in for a version that is not installed.
 $(STAMP): pyproject.toml
-	@set -e; \
+	@set -e; found=; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		for candidate in $(CANDIDATES); do \
 			if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \

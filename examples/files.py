@@ -34,7 +34,7 @@ def digest(path: str) -> dict[str, Any]:
 
 
 def _read(path: str) -> tuple[int, str]:
-    with open(path, "rb", buffering=0, opener=_open) as file:  # noqa: PTH123 - Path.open takes no opener
+    with open(path, "rb", buffering=0, opener=_open) as file:
         size, running = 0, hashlib.sha256()
         while chunk := file.read(CHUNK_BYTES):
             size += len(chunk)

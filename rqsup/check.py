@@ -7,24 +7,24 @@ script, and what does not fit then is a fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import cast
+from collections.abc import Sequence
 
+import dataclasses
 import msgspec
 import redis
 
-from rqsup.job import FINISHED_STATES, LEVEL_LABELS, JobState
+from rqsup.job import FINISHED_STATES, JobState
 from rqsup.store import scripts
 from rqsup.store.connection import Store
 from rqsup.store.keys import Keys
+from rqsup.store.places import pages, read_place, take_inventory
 from rqsup.store.scripts import Location
 
-#: Entries read in one command: short enough not to delay the server's other clients.
-PAGE = 1000
+#: Records read in one round trip: one script of about a millisecond.
+RECORDS = 500
 #: Suspects looked at in one round trip.
-SECOND_LOOKS = 100
-#: Faults after which the check stops: a person reads them.
+SUSPECTS = 100
+#: Faults after which the check ends: a person reads them.
 FAULTS_SHOWN = 1000
 
 
@@ -44,7 +44,7 @@ class Report(msgspec.Struct, frozen=True):
     faults: list[Fault]
     #: Entries by kind of place (ready, inbox, processing, scheduled, dead), and finished jobs.
     counts: dict[str, int]
-    #: What could not be looked at, in words; empty = everything was.
+    #: What was not looked at, in words; empty = everything was.
     gaps: list[str]
 
     @property
@@ -55,7 +55,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def check(store: Store, keys: Keys) -> Report:
     """Look at every job of a namespace, without stopping the server."""
-    return _Checker(store, keys).report()
+    return _Check(store, keys).report()
 
 
 def judge(job: Location) -> str | None:
@@ -82,8 +82,8 @@ def _judge_finished(job: Location) -> str | None:
 
 
 def _judge_unreadable(job: Location) -> str | None:
-    # An unreadable letter is where it belongs: among the dead, with what is left of it as evidence.
     gone = not job.places and job.ttl_ms == -2
+    # An unreadable letter is where it belongs: among the dead, with what is left of it as evidence.
     if gone or job.places == ["dead"]:
         return None
     if not job.places:
@@ -92,14 +92,13 @@ def _judge_unreadable(job: Location) -> str | None:
 
 
 def _whose(job: Location) -> str:
-    return f" on worker {job.worker}" if job.state == JobState.ACTIVE else f" in lane {job.lane}"
+    return {JobState.ACTIVE: f" on worker {job.worker}", JobState.READY: f" in lane {job.lane}"}.get(JobState(job.state), "")
 
 
 def _fits(job: Location, place: str) -> bool:
-    """Whether the place is right for the state."""
     kind, _, owner = place.partition(":")
     if job.state == JobState.READY:
-        # Handed over but not begun counts as ready.
+        # Handed over to a worker but not begun counts as ready.
         return place == f"ready:{job.lane}" or kind in {"inbox", "processing"}
     if job.state == JobState.ACTIVE:
         # In another worker's list, recovery would take it for a stray copy and drop it.
@@ -107,86 +106,97 @@ def _fits(job: Location, place: str) -> bool:
     return place == job.state
 
 
-class _Checker:
-    """One check: places, then records, then a second look at what did not fit."""
+class _Check:
+    """One check: all places, then all records, then a second look at what did not fit."""
 
     def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
-        self._redis = store.client
         self._keys = keys
-        self._faults: list[Fault] = []
-        self._gaps: list[str] = []
-        self._counts = dict.fromkeys(("ready", "inbox", "processing", "scheduled", "dead", "finished"), 0)
-        #: Where each id was seen, as an index into `_places`: 200,000 jobs in about 40 MiB.
+        self._found = take_inventory(store.client, keys)
+        self._places = self._found.places()
+        #: Where each id was seen, as an index into `_places`: 200,000 jobs take about 40 MiB.
         self._seen: dict[str, int] = {}
-        self._places: list[str] = []
+        #: Further sightings of an id that was seen before: it moved, or has a copy.
+        self._sightings: dict[str, set[int]] = {}
         self._suspects: set[str] = set()
+        self._faults: list[Fault] = []
+        self._counts = dict.fromkeys(("ready", "inbox", "processing", "scheduled", "dead", "finished"), 0)
 
     def report(self) -> Report:
-        """Run the steps in order."""
-        records, names = self._scan()
-        workers = self._members(self._keys.workers)
-        lanes = {f"{queue}:{level}" for queue in self._members(self._keys.queues) for level in LEVEL_LABELS}
-        lanes |= {name.removeprefix("ready:") for name in names if name.startswith("ready:")}
-        strangers = {name.partition(":")[2] for name in names if not name.startswith("ready:")} - workers
-        # Along a job's way, so that one that moves is rather seen twice than missed.
-        self._read_sorted_set("scheduled")
-        for lane in sorted(lanes):
-            self._read_list(f"ready:{lane}")
-        for worker in sorted(workers | strangers):
-            self._read_list(f"inbox:{worker}")
-            self._read_list(f"processing:{worker}")
-        self._read_sorted_set("dead")
+        """Run all steps."""
+        for index, place in enumerate(self._places):
+            self._read(index, place)
         self._compare_placed()
-        self._compare_unplaced(records)
-        self._look_again(sorted(lanes), sorted(strangers))
-        self._judge_strangers(strangers)
-        return Report(self._faults, self._counts, self._gaps)
+        self._compare_unplaced()
+        self._look_again()
+        self._look_at_strangers()
+        self._faults += [Fault(name, "", [], f"cannot be read: {fault}") for name, fault in self._found.wrong.items()]
+        return Report(self._faults, self._counts, self._found.gaps)
 
-    def _scan(self) -> tuple[set[str], set[str]]:
-        """Ids of all job records, and names of all lists of jobs."""
-        root = self._keys.root
-        records: set[str] = set()
-        names: set[str] = set()
+    def _read(self, index: int, place: str) -> None:
+        kind = place.partition(":")[0]
         try:
-            for key in self._redis.scan_iter(match=f"{root}*", count=PAGE):
-                name = _text(key).removeprefix(root)
-                if name.startswith("job:"):
-                    records.add(name.removeprefix("job:"))
-                elif name.startswith(("ready:", "inbox:", "processing:")):
-                    names.add(name)
-        except redis.exceptions.NoPermissionError:
-            self._gaps.append(
-                "this Redis user may not SCAN: jobs that are in no list, and lists of unknown workers, could not be "
-                "looked for; use a user with +scan for the whole check"
-            )
-        return records, names
-
-    def _members(self, key: str) -> set[str]:
-        """Members of a set, or fields of a hash."""
-        scan = self._redis.hscan_iter if key == self._keys.workers else self._redis.sscan_iter
-        try:
-            return {_text(entry[0] if isinstance(entry, tuple) else entry) for entry in scan(key, count=PAGE)}
-        except redis.exceptions.ResponseError as fault:
-            self._wrong_key(key.removeprefix(self._keys.root), fault)
-            return set()
-
-    def _read_list(self, name: str) -> None:
-        self._read(name, lambda start: self._redis.lrange(self._keys.root + name, start, start + PAGE - 1))
-
-    def _read_sorted_set(self, name: str) -> None:
-        self._read(name, lambda start: self._redis.zrange(self._keys.root + name, start, start + PAGE - 1))
-
-    def _read(self, name: str, page: object) -> None:
-        read = cast("_Page", page)
-        kind = name.partition(":")[0]
-        index = len(self._places)
-        self._places.append(name)
-        start = 0
-        try:
-            while ids := read(start):
-                self._note([_text(raw) for raw in ids], index)
+            for ids in read_place(self._store.client, self._keys, place):
                 self._counts[kind] += len(ids)
-                start += len(ids)
+                for job_id in ids:
+                    if job_id in self._seen:
+                        self._sightings.setdefault(job_id, {self._seen[job_id]}).add(index)
+                    else:
+                        self._seen[job_id] = index
         except redis.exceptions.ResponseError as fault:
-            self._wrong_key(name, fault)
+            self._found.wrong[place] = str(fault)
+
+    def _compare_placed(self) -> None:
+        for page in pages(self._seen.items(), RECORDS):
+            for (job_id, index), job in zip(page, self._survey([job_id for job_id, _ in page]), strict=True):
+                self._suspect(job_id, dataclasses.replace(job, places=[self._places[index]]))
+
+    def _compare_unplaced(self) -> None:
+        for page in pages(self._found.records - self._seen.keys(), RECORDS):
+            for job_id, job in zip(page, self._survey(page), strict=True):
+                self._counts["finished"] += job.state in FINISHED_STATES
+                self._suspect(job_id, job)
+
+    def _survey(self, job_ids: Sequence[str]) -> list[Location]:
+        return self._store.run(scripts.survey(self._keys.root, job_ids=job_ids))
+
+    def _suspect(self, job_id: str, job: Location) -> None:
+        if judge(job):
+            self._suspects.add(job_id)
+
+    def _look_again(self) -> None:
+        """Look at each suspect at one moment; what does not fit now is a fault."""
+        for page in pages(sorted(self._suspects | self._sightings.keys()), SUSPECTS):
+            calls = [self._locate(job_id) for job_id in page]
+            for job_id, job in zip(page, self._store.run_many(calls), strict=True):
+                if isinstance(job, Exception):
+                    raise job
+                message = judge(job)
+                if message:
+                    self._faults.append(Fault(job_id, job.state, job.places, message))
+            if len(self._faults) >= FAULTS_SHOWN:
+                self._found.gaps.append(f"more than {FAULTS_SHOWN} faults: the other suspects were not looked at")
+                return
+
+    def _locate(self, job_id: str) -> scripts.Call[Location]:
+        # Its own lane and all registered workers are looked at in any case; walking through every
+        # lane of a long queue for every suspect would hold up the server.
+        seen = self._sightings.get(job_id) or {self._seen.get(job_id, 0)}
+        places = {self._places[index] for index in seen}
+        return scripts.locate(
+            self._keys.root,
+            job_id=job_id,
+            lanes=[place.removeprefix("ready:") for place in places if place.startswith("ready:")],
+            workers=sorted(self._found.strangers),
+        )
+
+    def _look_at_strangers(self) -> None:
+        """Lists of workers that are not in the registry: nobody watches those workers."""
+        for worker in sorted(self._found.strangers):
+            for kind, key in (("inbox", self._keys.inbox(worker)), ("processing", self._keys.processing(worker))):
+                # In one transaction: a worker leaves the registry at the moment its lists are empty.
+                with self._store.client.pipeline(transaction=True) as both:
+                    registered, length = both.hexists(self._keys.workers, worker).llen(key).execute(raise_on_error=False)
+                if registered is False and isinstance(length, int) and length:
+                    message = f"holds {length} job(s) of a worker that is not in the registry: nobody would recover them"
+                    self._faults.append(Fault(f"{kind}:{worker}", "", [f"{kind}:{worker}"], message))

@@ -211,11 +211,11 @@ def _with_credential(settings: Settings, environ: Mapping[str, str], faults: lis
     """Prefer the systemd credential to `password_file`: it is what the unit was given."""
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
     path = Path(folder) / CREDENTIAL
-    if not folder or not path.is_file():
+    if not folder:
         return settings
     try:
         # The unit's default credential is a lone "-": no password.
-        if path.read_text(encoding="utf-8").strip() in {"", "-"}:
+        if not path.is_file() or path.read_text(encoding="utf-8").strip() in {"", "-"}:
             return settings
     except (OSError, UnicodeDecodeError) as fault:
         faults.append(f"systemd credential {CREDENTIAL}: cannot be read: {fault}")

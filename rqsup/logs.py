@@ -86,12 +86,19 @@ class _StandardLogging(logging.Handler):
         """Hold no lock: a line is one system call, and a lock held at a fork would stop the child."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write the record if no filter objects; the inherited method needs a lock."""
+        kept: Any = self.filter(record)  # a bool, or since Python 3.12 another record in its place
+        if kept:
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return bool(kept)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record with the id of the job that wrote it."""
         try:
             event = record.getMessage()
-        except (TypeError, ValueError, KeyError):  # a format that does not fit its arguments
-            event = f"{record.msg} {record.args!r}"
+        except Exception:  # noqa: BLE001 - a format that does not fit its arguments, or a value that cannot be shown
+            event = f"{_text(record.msg)} {_text(record.args)}"
         fields: dict[str, Any] = {}
         try:
             job = current_job()

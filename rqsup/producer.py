@@ -182,7 +182,7 @@ def faults(settings: ProducerSettings) -> list[str]:
         found.append(f"producer.root: {settings.root} is not a directory")
     elif not os.access(settings.root, os.R_OK | os.X_OK):
         found.append(f"producer.root: {settings.root} cannot be read by this user")
-    found += _task_faults(settings.task)
+    found += _name_faults(settings)
     for key, globs in (("include", settings.include), ("exclude", settings.exclude), ("levels", settings.levels)):
         found += _glob_faults(f"producer.{key}", globs)
     found += [
@@ -193,14 +193,16 @@ def faults(settings: ProducerSettings) -> list[str]:
     return found
 
 
-def _task_faults(task: str) -> list[str]:
-    if not task:
+def _name_faults(settings: ProducerSettings) -> list[str]:
+    if not settings.task:
         return ["producer.task: name the task that each file is sent to"]
-    try:
-        check_name("task name", task)
-    except InvalidJob as fault:
-        return [f"producer.task: {fault}"]
-    return []
+    found = []
+    for key, value in (("task", settings.task), ("queue", settings.queue)):
+        try:
+            check_name(f"{key} name", value)
+        except InvalidJob as fault:
+            found.append(f"producer.{key}: {fault}")
+    return found
 
 
 def _glob_faults(key: str, globs: Iterable[str]) -> list[str]:

@@ -64,8 +64,9 @@ class Child:
         """Its state in a word, for people."""
         if self.phase is not Phase.READY:
             return str(self.phase)
-        state = WorkerState(self.slot.state)
-        return {WorkerState.BUSY: "busy", WorkerState.QUIET: "quiet"}.get(state, "idle")
+        if self.slot.current_job() is not None:
+            return "busy"
+        return "quiet" if self.slot.state == WorkerState.QUIET else "idle"
 
     def close(self) -> None:
         """Give back what the master holds of it."""

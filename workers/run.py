@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import inspect
+import os
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +18,7 @@ import msgspec
 from rqsup import context
 from rqsup.config import Settings
 from rqsup.context import JobContext
-from rqsup.envelope import Envelope, decode
+from rqsup.envelope import NAME, Envelope, decode
 from rqsup.errors import EnvelopeError, JobTimeout
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
@@ -26,6 +29,10 @@ from rqsup.workers.slot import Slot
 TRACEBACK_CHARS = 16_000
 #: Most characters of an error's message.
 MESSAGE_CHARS = 2_000
+#: Seconds that the event loop has to cancel a coroutine at its timeout, before the alarm ends it from outside.
+LOOP_LATE_S = 0.25
+#: Longest delay of a retry, seconds: about 3 years.
+LONGEST_DELAY_S = 1e8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,10 @@ class Runner:
         try:
             envelope = decode(job.envelope)
         except EnvelopeError as fault:
-            return self._bury(job, None, "EnvelopeError", str(fault))
+            return self._bury(job, None, "EnvelopeError", _plain(str(fault)))
+        if not NAME.fullmatch(job.id):
+            # It would be cut in the slot, and a crash could not be charged to it.
+            return self._bury(job, envelope, "EnvelopeError", "the job's id is outside the alphabet of ids")
         task = find_task(envelope.task)
         if task is None:
             known = ", ".join(task_names()[:10]) or "none"
@@ -80,29 +90,53 @@ class Runner:
             hard_deadline=soft + self._settings.workers.kill_grace,
         )  # fmt: skip
         try:
-            self._alarm.arm(task.name, job.id, timeout_s)
-            if task.is_async:
-                return self._run_async(task.function(*envelope.args, **envelope.kwargs), timeout_s)
-            return task.function(*envelope.args, **envelope.kwargs)
+            try:
+                self._alarm.arm(task.name, job.id, timeout_s)
+                result = task.function(*envelope.args, **envelope.kwargs)
+                return self._run_async(result, timeout_s) if inspect.iscoroutine(result) else result
+            finally:
+                self._alarm.disarm()
         finally:
+            if os.getpid() != self._place.pid:
+                # A process that the job forked and did not end: it may not act as this worker.
+                os._exit(1)
+            # Again: the first may have been broken off by a JobTimeout just before it took effect.
             self._alarm.disarm()
             self._slot.end()
             context.leave(token)
 
-    def _run_async(self, coroutine: Any, timeout_s: float) -> Any:
+    def _run_async(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         """Run a coroutine to its end, on one event loop for all of this worker's jobs."""
-        if self._loop is None:
-            self._loop = asyncio.Runner()
+        loop, self._loop = self._loop or asyncio.Runner(), None
+        task: asyncio.Task[Any] | None = None
 
         async def bounded() -> Any:
-            try:
-                # Cancelling is gentler than the alarm: the coroutine's cleanup runs. So it comes first.
-                async with asyncio.timeout(timeout_s * 0.999):
-                    return await coroutine
-            except TimeoutError as fault:
-                raise JobTimeout(f"allowed are {timeout_s:g} s") from fault
+            nonlocal task
+            task = asyncio.current_task()
+            return await self._bound(coroutine, timeout_s)
 
-        return self._loop.run(bounded())
+        try:
+            # Without its own context, it would see the job for which the runner was made.
+            return loop.run(bounded(), context=contextvars.copy_context())
+        finally:
+            # The alarm may have thrown out the loop while the coroutine stands: then neither is used again.
+            if task is not None and task.done():
+                self._loop = loop
+
+    async def _bound(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        """Cancel the coroutine at its timeout, which is gentler than the alarm: its cleanup runs."""
+        self._alarm.postpone(LOOP_LATE_S)
+        loop = asyncio.get_running_loop()
+        patience = loop.call_later(timeout_s, self._alarm.postpone, self._settings.workers.kill_grace / 2)
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                return await coroutine
+        except TimeoutError as fault:
+            if limit.expired():
+                raise JobTimeout(f"allowed are {timeout_s:g} s") from fault
+            raise
+        finally:
+            patience.cancel()
 
     def _context(self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool]) -> JobContext:
         slot = self._slot
@@ -124,7 +158,7 @@ class Runner:
             payload = msgspec.json.encode(result)
         except (TypeError, ValueError, RecursionError) as fault:
             # Not retried: the work is done, and doing it again would end in the same error.
-            return self._bury(job, envelope, "ResultError", f"the result is no JSON value: {fault}")
+            return self._bury(job, envelope, "ResultError", _plain(f"the result is no JSON value: {fault}"))
         if len(payload) > limit:
             message = f"the result has {len(payload):,} bytes, allowed are {limit:,} (limits.result_bytes)"
             return self._bury(job, envelope, "ResultError", message)
@@ -132,12 +166,12 @@ class Runner:
         return Settlement(job.id, job.token, "succeed", payload, round(self._settings.workers.result_ttl * 1000))
 
     def _failed(self, job: Claimed, envelope: Envelope, task: Task[..., Any], fault: BaseException) -> Settlement:
-        name, message = type(fault).__name__, str(fault)[:MESSAGE_CHARS]
-        stack = "".join(traceback.format_exception(fault))[-TRACEBACK_CHARS:]
+        name = type(fault).__name__
+        message, stack = _describe(fault)
         limit = envelope.max_attempts or task.max_attempts
         if job.errors + 1 >= limit:
             return self._bury(job, envelope, name, message, stack)
-        delay_s = task.backoff.delay_s(job.errors + 1, random.random())  # noqa: S311 - spreads retries, hides nothing
+        delay_s = min(LONGEST_DELAY_S, task.backoff.delay_s(job.errors + 1, random.random()))  # noqa: S311 - spreads retries, hides nothing
         self._slot.retried += 1
         self._log.info("job failed, will retry", job_id=job.id, task=task.name, error=name, message=message, delay_s=round(delay_s, 1))
         return Settlement(job.id, job.token, "retry", self._error(job, name, message, stack), round(delay_s * 1000))
@@ -154,3 +188,17 @@ class Runner:
             "type": name, "message": message, "traceback": stack, "attempt": job.attempt, "at_ms": int(time.time() * 1000),
             "worker": place.worker, "host": place.host, "pid": place.pid, "generation": place.generation,
         })  # fmt: skip
+
+
+def _describe(fault: BaseException) -> tuple[str, str]:
+    """Message and traceback of a job's error. The error's own code may run here, and fail in turn."""
+    try:
+        stack = "".join(traceback.format_exception(fault))
+        return _plain(str(fault)[:MESSAGE_CHARS]), _plain(stack[-TRACEBACK_CHARS:])
+    except BaseException as second:  # noqa: BLE001 - whatever an error's __str__ does, the attempt has ended
+        return f"(its message cannot be read: {type(second).__name__})", ""
+
+
+def _plain(text: str) -> str:
+    """Text that JSON can hold: half of a surrogate pair, as in odd file names, is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -43,6 +43,10 @@ class CurrentJob:
     hard_deadline: float
 
 
+#: Bytes of a text field: ids and task names have at most 128.
+TEXT_BYTES = 136
+
+
 class Slot(ctypes.Structure):
     """One worker's fields. Text is cut to its field, numbers are aligned so that each store is whole."""
 
@@ -62,15 +66,15 @@ class Slot(ctypes.Structure):
         ("started", ctypes.c_double),
         ("soft_deadline", ctypes.c_double),
         ("hard_deadline", ctypes.c_double),
-        ("job_id", ctypes.c_char * 136),
-        ("task", ctypes.c_char * 136),
+        ("job_id", ctypes.c_char * TEXT_BYTES),
+        ("task", ctypes.c_char * TEXT_BYTES),
     )
 
     def begin(self, job_id: bytes, task: bytes, *, started: float, soft_deadline: float, hard_deadline: float) -> None:
         """Enter a job; for the worker."""
         self.sequence += 1
-        self.job_id = job_id
-        self.task = task
+        self.job_id = job_id[:TEXT_BYTES]
+        self.task = task[:TEXT_BYTES]
         self.started = started
         self.soft_deadline = soft_deadline
         self.hard_deadline = hard_deadline

@@ -88,6 +88,11 @@ def _is_master(pid: int) -> bool:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return False
+    return reads_as_master(arguments)
+
+
+def reads_as_master(arguments: list[bytes]) -> bool:
+    """Whether a command line is that of an rqsup master."""
     if arguments[0].startswith(b"rqsup:"):
         return arguments[0].startswith(b"rqsup: master")
     # Before it has set its title, a master shows as `rqsup run …` or `python …/rqsup run …`.

@@ -36,7 +36,7 @@ def status(ctx: click.Context, config: str | None, as_json: bool) -> None:
 
     Exit status 0 while all is well, 1 when the pool is degraded, Redis is away or no master answers.
     """
-    answer = dial.request(load(config).control.socket, "status", timeout_s=PROMPT_TIMEOUT_S)
+    answer = _request(load(config), "status", {}, timeout_s=PROMPT_TIMEOUT_S)
     try:
         snapshot = msgspec.convert(answer, Snapshot)
     except msgspec.ValidationError as fault:
@@ -73,8 +73,9 @@ def reload(config: str | None, wait: str | None, pid: int | None) -> None:
             raise click.UsageError("--wait needs the control socket: leave out --pid, or watch the master's log.")
         _send(pid, signal.SIGHUP, "it reloads; its log says how that ends")
         return
-    arguments = {"wait": wait} if wait else {}
-    _ask(load(config), "reload", arguments, timeout_s=None if wait else PROMPT_TIMEOUT_S, done="reload is under way")
+    # No deadline: the master's own ones bound each step of a reload, and its end closes the connection.
+    answer = _request(load(config), "reload", {"wait": wait} if wait else {}, timeout_s=None)
+    click.echo(f"generation {answer['generation']} has taken over" if "generation" in answer else "reload is under way")
 
 
 @click.command()
@@ -134,16 +135,13 @@ def scale(workers: int, config: str | None) -> None:
     _ask(load(config), "scale", {"workers": workers}, done=f"{workers} workers wanted")
 
 
-def _ask(
-    settings: Settings,
-    command: str,
-    arguments: dict[str, Any],
-    *,
-    done: str,
-    timeout_s: float | None = PROMPT_TIMEOUT_S,
-) -> None:
-    answer = dial.request(settings.control.socket, command, arguments, timeout_s=timeout_s, on_progress=click.echo)
-    click.echo(answer.get("message") or done)
+def _ask(settings: Settings, command: str, arguments: dict[str, Any], *, done: str) -> None:
+    _request(settings, command, arguments, timeout_s=PROMPT_TIMEOUT_S)
+    click.echo(done)
+
+
+def _request(settings: Settings, command: str, arguments: dict[str, Any], *, timeout_s: float | None) -> dict[str, Any]:
+    return dial.request(settings.control.socket, command, arguments, timeout_s=timeout_s, on_progress=click.echo)
 
 
 def _send(pid: int, number: signal.Signals, meaning: str) -> None:
@@ -153,11 +151,10 @@ def _send(pid: int, number: signal.Signals, meaning: str) -> None:
 
 
 def _stop_by_socket(settings: Settings, limit_s: float, *, now: bool) -> None:
-    path = settings.control.socket
-    with MasterProcess(dial.master_pid(path), trusted=True) as master:
+    with MasterProcess(dial.master_pid(settings.control.socket), trusted=True) as master:
         overrun: MasterRefused | None = None
         try:
-            answer = dial.request(path, "stop", {"now": now}, timeout_s=limit_s, on_progress=click.echo)
+            answer = _request(settings, "stop", {"now": now}, timeout_s=limit_s)
             if answer.get("drained") is False:
                 overrun = MasterRefused(_OVERRUN, exits.DRAIN_TIMED_OUT)
         except MasterRefused as fault:

@@ -1,4 +1,4 @@
--- Returns the jobs of a worker that is gone to their queues, and strikes it from the registry.
+-- Gives the jobs of a worker that is gone back to their queues, and strikes it from the registry.
 -- KEYS[1] root
 -- ARGV[1] worker
 -- ARGV[2] beat        the counter that the caller judged by; '' = the caller saw it die

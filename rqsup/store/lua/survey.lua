@@ -1,7 +1,7 @@
 -- Reads what the state checker compares, for many jobs in one round trip.
 -- KEYS[1] root
 -- ARGV[1..] ids
--- Returns, per id, {state or '', worker or '', lane, ttl_ms}: ttl_ms as PTTL; a record of a wrong type has no state.
+-- Returns per id {state or '', worker or '', lane, ttl_ms}: ttl_ms as PTTL; a record of a wrong type has no state.
 -- Atomic: not needed for the checker, whose second look is; one script is faster than two commands a job.
 -- Uses: names
 local found = {}

@@ -14,20 +14,20 @@ def locate(raw: Raw, job_id: str = "a", workers: tuple[str, ...] = ()) -> Locati
 
 def test_each_state_is_found_in_its_place(raw: Raw) -> None:
     raw.enqueue("a")
-    assert locate(raw) == Location("ready", -1, ["ready:q:normal"])
+    assert locate(raw) == Location("ready", "", "q:normal", -1, ["ready:q:normal"])
 
     job = raw.claim().jobs[0]
-    assert locate(raw) == Location("active", -1, ["processing:w"])
+    assert locate(raw) == Location("active", "w", "q:normal", -1, ["processing:w"])
 
     raw.settle(job, "retry", b"{}", 60_000)
-    assert locate(raw) == Location("scheduled", -1, ["scheduled"])
+    assert locate(raw) == Location("scheduled", "w", "q:normal", -1, ["scheduled"])
 
 
 def test_a_job_that_was_handed_over_lies_in_the_inbox(raw: Raw) -> None:
     raw.claim(wait=True)
     raw.enqueue("a")
 
-    assert locate(raw) == Location("ready", -1, ["inbox:w"])
+    assert locate(raw) == Location("ready", "", "q:normal", -1, ["inbox:w"])
 
 
 def test_a_dead_letter_and_a_finished_job(raw: Raw) -> None:
@@ -36,7 +36,7 @@ def test_a_dead_letter_and_a_finished_job(raw: Raw) -> None:
     raw.enqueue("b")
     raw.settle(raw.claim().jobs[0])
 
-    assert locate(raw, "a") == Location("dead", -1, ["dead"])
+    assert locate(raw, "a") == Location("dead", "w", "q:normal", -1, ["dead"])
     finished = locate(raw, "b")
     assert (finished.state, finished.places) == ("succeeded", [])
     assert finished.ttl_ms > 0
@@ -61,7 +61,7 @@ def test_all_copies_are_found_each_once(raw: Raw) -> None:
 
 
 def test_an_unknown_id_is_nowhere(raw: Raw) -> None:
-    assert locate(raw) == Location("", -2, [])
+    assert locate(raw) == Location("", "", ":", -2, [])
 
 
 def test_looking_changes_nothing_however_often(raw: Raw) -> None:
@@ -84,7 +84,7 @@ def test_a_record_of_a_wrong_type_has_no_state(raw: Raw) -> None:
     raw.spoil(raw.keys.job("a"))
     raw.redis.lpush(raw.keys.ready("q:normal"), "a")
 
-    assert locate(raw) == Location("", -1, ["ready:q:normal"])
+    assert locate(raw) == Location("", "", ":", -1, ["ready:q:normal"])
 
 
 def test_an_id_of_foreign_bytes_can_be_looked_for(raw: Raw) -> None:

@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.ports.loop_thread import LoopThread
-
-#: Numbers of the system calls on x86-64; the C library's functions would change every thread.
-SETRESUID, SETRESGID, SETGROUPS = 117, 119, 116
 from tests.supervisor.ports.served import Served
 
 

@@ -14,8 +14,6 @@ from rqsup.errors import RqsupError
 
 #: Numbers of the system calls on x86-64; the C library's functions would change every thread.
 SETRESUID, SETRESGID, SETGROUPS = 117, 119, 116
-#: Numbers of the system calls on x86-64; the C library's functions would change every thread.
-SETRESUID, SETRESGID, SETGROUPS = 117, 119, 116
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or platform.machine() != "x86_64", reason="changes the user: only root may, numbers of x86-64"
 )

@@ -13,9 +13,6 @@ from rqsup.errors import ConfigError, MasterRefused, RqsupError
 from rqsup.supervisor.ports.control import ControlPort
 from tests.supervisor.ports.loop_thread import LoopThread
 
-#: Numbers of the system calls on x86-64; the C library's functions would change every thread.
-SETRESUID, SETRESGID, SETGROUPS = 117, 119, 116
-
 
 async def handle(command: str, arguments: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
     """A master's part: each command shows one way to answer."""

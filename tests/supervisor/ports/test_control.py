@@ -6,7 +6,7 @@ from rqsup.errors import MasterRefused
 from rqsup.supervisor.ports import control, protocol
 from rqsup.supervisor.ports.dial import request
 from tests.supervisor.ports.other_user import as_nobody, needs_root
-from tests.supervisor.ports.served import Served
+from tests.supervisor.ports.served import Served, read_all
 from tests.waiting import wait_until
 
 

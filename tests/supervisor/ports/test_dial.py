@@ -11,9 +11,6 @@ import pytest
 from rqsup.errors import MasterRefused, MasterUnreachable
 from rqsup.supervisor.ports import dial, protocol
 from rqsup.supervisor.ports.dial import request
-
-#: Numbers of the system calls on x86-64; the C library's functions would change every thread.
-SETRESUID, SETRESGID, SETGROUPS = 117, 119, 116
 from tests.supervisor.ports.other_user import as_nobody, needs_root
 from tests.supervisor.ports.served import Served
 

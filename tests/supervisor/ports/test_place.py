@@ -13,9 +13,6 @@ from rqsup.errors import RqsupError
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.dial import request
 from tests.supervisor.ports.loop_thread import LoopThread
-
-#: Numbers of the system calls on x86-64; the C library's functions would change every thread.
-SETRESUID, SETRESGID, SETGROUPS = 117, 119, 116
 from tests.supervisor.ports.served import Served, handle
 
 

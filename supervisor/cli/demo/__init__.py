@@ -1,0 +1,108 @@
+"""`rqsup demo`: the whole of rqsup in one command, on files of this machine."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rqsup.supervisor import exits
+from rqsup.supervisor.cli.frame import config_option, console, json_option, print_json
+
+if TYPE_CHECKING:
+    from rqsup.supervisor.cli.demo.play import Outcome
+    from rqsup.supervisor.cli.demo.view import View
+
+#: A tree that every machine has.
+DEFAULT_DIRECTORY = "/usr/share/doc"
+#: Exit status of a command ended by Ctrl-C, as shells expect it.
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", default=DEFAULT_DIRECTORY, type=click.Path(exists=True, file_okay=False))
+@config_option
+@json_option
+@click.pass_context
+def demo(ctx: click.Context, directory: str, config: str | None, as_json: bool) -> None:
+    """Make a job of each file below DIR, run them on four workers, and kill one of them on the way.
+
+    Each job reads its file and returns its size and SHA-256. Without DIR, /usr/share/doc is taken. A Redis server
+    is started for it, unless redis.url is configured. Exit status 0 only when nothing was lost.
+    """
+    from rqsup.supervisor.cli.demo.play import empty  # loads the Redis client, which no other command should
+
+    if empty(Path(directory)):
+        raise click.UsageError(f"{directory} holds no file that could be read: choose another DIR")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        outcome = _play(Path(directory).resolve(), config)
+    except KeyboardInterrupt:
+        click.echo("interrupted: all is stopped", err=True)
+        ctx.exit(INTERRUPTED)
+    _report(outcome, as_json=as_json)
+    ctx.exit(exits.OK if outcome.well else exits.FAILURE)
+
+
+def _play(directory: Path, config: str | None) -> Outcome:
+    from rqsup.client import Client
+    from rqsup.supervisor.cli.demo.play import Play
+    from rqsup.supervisor.cli.demo.stage import Stage
+    from rqsup.supervisor.cli.demo.tally import Ledger
+
+    view = _view(str(directory))
+    # The stage outlives the view: what it tells at the end must not be drawn over.
+    with (
+        Stage(config, view.event) as stage,
+        Client(settings=stage.settings) as client,
+        Ledger(stage.folder / "ids") as ledger,
+    ):
+        _log_to(stage.folder / "demo.log")
+        with view:
+            outcome = Play(stage, directory, view, client, ledger).run()
+        if not outcome.well:
+            stage.keep_log()
+    return outcome
+
+
+def _view(directory: str) -> View:
+    from rqsup.supervisor.cli.demo.view import LiveView, PlainView
+
+    screen = console()
+    return LiveView(screen, directory) if screen.is_terminal else PlainView()
+
+
+def _report(outcome: Outcome, *, as_json: bool) -> None:
+    from rqsup.supervisor.cli.demo import view
+
+    if not as_json:
+        view.summary(outcome, console())
+        click.echo(_kill_line(outcome))
+    for fault in outcome.faults[:10]:
+        click.echo(f"fault: {view.printable(fault)}", err=True)
+    if as_json:
+        print_json(view.as_json(outcome))
+
+
+def _kill_line(outcome: Outcome) -> str:
+    hit = outcome.hit
+    if hit is None:
+        return "No kill hit a worker in a job, so no recovery was measured; run the demo again, or on larger files."
+    return (
+        f"Worker {hit.worker.id} (pid {hit.worker.pid}) was killed by SIGKILL in the middle of a job. "
+        f"Its job was back in the queue after {hit.back_after_ms:.1f} ms, and then ran on worker {outcome.recovered_on}."
+    )
+
+
+def _log_to(path: Path) -> None:
+    """Send the library's warnings to a file: on the screen they would tear the picture."""
+    log = logging.getLogger("rqsup")
+    log.addHandler(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
+    log.propagate = False
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,155 @@
+"""Death of workers, masters and hosts: no job is lost, each is in one place, and it comes back soon."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from rqsup import Client
+from rqsup.client import Request
+from tests.system.conftest import Start
+from tests.system.daemon import all_ended, is_alive, stats
+from tests.waiting import wait_until
+
+AssertClean = Callable[[], None]
+
+
+@pytest.mark.slow
+def test_random_kills_of_workers_lose_nothing(start: Start, client: Client, assert_clean: AssertClean) -> None:
+    jobs, kills, luck = 5_000, 30, random.Random(1)
+    daemon = start()
+
+    client.enqueue_many(Request("probe.nap", (0.002,)) for _ in range(jobs))
+    for killed in range(kills):
+        wait_until(lambda: daemon.status()["ready"] == 4, what="all workers ready")
+        os.kill(luck.choice(daemon.workers())["pid"], signal.SIGKILL)
+        wait_until(lambda seen=killed: daemon.status()["counters"]["deaths"] > seen, what="the death to be seen")
+
+    wait_until(lambda: all_ended(client, jobs), 120, "all jobs to end")
+    assert stats(client)["succeeded"] == jobs
+    assert stats(client).get("dead", 0) == 0
+    assert_clean()
+
+
+def test_killed_workers_job_runs_again_elsewhere_and_tells_why(start: Start, client: Client) -> None:
+    daemon = start()
+    job = client.enqueue("probe.nap", 1.0)
+    victim = daemon.busy_worker()
+
+    os.kill(victim["pid"], signal.SIGKILL)
+
+    result = job.result(20)
+    assert result["attempt"] == 2
+    assert result["worker"] != victim["id"]
+    recovery = daemon.status()["recoveries"][-1]
+    assert recovery["jobs"] == [job.id]
+    assert "killed by SIGKILL, not by rqsup" in recovery["cause"]
+
+
+def test_prefetched_jobs_of_a_killed_worker_are_not_charged(start: Start, client: Client, assert_clean: AssertClean) -> None:
+    daemon = start(workers={"count": 1, "prefetch": 10})
+    client.enqueue("probe.nap", 0.5)
+    jobs = client.enqueue_many(Request("probe.nap", (0.3,)) for _ in range(5))
+    wait_until(lambda: client.store.client.llen(client.keys.processing(daemon.workers()[0]["id"])) > 1, what="a prefetch")
+    running = daemon.busy_worker()["job_id"]
+
+    os.kill(daemon.workers()[0]["pid"], signal.SIGKILL)
+
+    attempts = {job.id: job.result(20)["attempt"] for job in jobs}
+    assert {attempt for job_id, attempt in attempts.items() if job_id != running} == {1}
+    assert_clean()
+
+
+@pytest.mark.slow
+def test_killed_masters_leave_no_child_and_their_successors_return_the_jobs_at_once(
+    start: Start, client: Client, assert_clean: AssertClean
+) -> None:
+    # A lease far longer than the test: whatever comes back in time came back without waiting for it.
+    luck, jobs = random.Random(2), 2_000
+    daemon = start(workers={"lease_ttl": 600})
+    client.enqueue_many(Request("probe.nap", (0.01,)) for _ in range(jobs))
+
+    for _ in range(20):
+        seen = stats(client).get("succeeded", 0)
+        wait_until(lambda seen=seen, more=luck.randrange(30): stats(client).get("succeeded", 0) >= seen + more, what="progress")
+        family = daemon.tree()
+        daemon.kill()
+        wait_until(lambda family=family: not any(map(is_alive, family)), 1.0, "the end of all children")
+        daemon.start()
+
+    wait_until(lambda: all_ended(client, jobs), 60, "all jobs to end")
+    assert stats(client)["succeeded"] == jobs
+    assert_clean()
+
+
+@pytest.mark.slow
+def test_frozen_hosts_jobs_run_elsewhere_and_its_late_settles_are_refused(
+    start: Start, client: Client, assert_clean: AssertClean
+) -> None:
+    frozen = start(workers={"count": 2, "lease_ttl": 2})
+    other = start(workers={"count": 2, "lease_ttl": 2})
+    other.ask("quiet")
+    wait_until(lambda: len(other.workers("quiet")) == 2, what="the other pool to be quiet")
+    jobs = [client.enqueue("probe.nap", 1.0) for _ in range(2)]
+    wait_until(lambda: len(frozen.workers("busy")) == 2, what="both workers busy")
+    tree = frozen.tree()
+
+    for pid in tree:
+        os.kill(pid, signal.SIGSTOP)
+    other.ask("resume")
+    results = [job.result(30) for job in jobs]
+    for pid in tree:
+        os.kill(pid, signal.SIGCONT)
+
+    # A lost host costs its jobs nothing: still the first attempt.
+    assert [result["attempt"] for result in results] == [1, 1]
+    others = {worker["id"] for worker in other.workers()}
+    assert {result["worker"] for result in results} <= others
+    wait_until(lambda: frozen.status()["counters"]["stale"] == 2, what="two refused settles")
+    assert [job.result(1) for job in jobs] == results
+    # The thawed workers get new leases and go on.
+    other.stop()
+    assert client.enqueue("probe.nap", 0).result(20)["worker"] not in others
+    assert_clean()
+
+
+def test_a_zygote_that_dies_is_replaced_and_workers_go_on(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 2})
+    workers = {worker["pid"] for worker in daemon.workers()}
+    zygote = next(pid for pid in daemon.tree() if pid not in workers | {daemon.pid})
+
+    os.kill(zygote, signal.SIGKILL)
+
+    wait_until(lambda: "zygote died" in daemon.log_text(), what="the master to see it")
+    assert {worker["pid"] for worker in daemon.workers()} == workers
+    os.kill(next(iter(workers)), signal.SIGKILL)
+    wait_until(lambda: daemon.status()["ready"] == 2 and daemon.status()["counters"]["deaths"] == 1, what="a new worker")
+    assert client.enqueue("probe.nap", 0).result(10)
+
+
+def test_a_suspended_master_kills_no_worker_for_its_own_lateness(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 1, "kill_grace": 0.5, "job_timeout": 2})
+    # Runs past its hard deadline only on the clock: the whole tree stands still meanwhile.
+    job = client.enqueue("probe.nap", 1.5)
+    daemon.busy_worker()
+    tree = daemon.tree()
+
+    for pid in tree:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(_seconds_later(4), 10, "time to pass")
+    for pid in tree:
+        os.kill(pid, signal.SIGCONT)
+
+    job.result(30)
+    assert daemon.status()["counters"]["deaths"] == 0
+
+
+def _seconds_later(seconds: float) -> Callable[[], bool]:
+    import time
+
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end

@@ -1,0 +1,117 @@
+"""The alarm, with a real SIGALRM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rqsup.errors import JobTimeout
+from rqsup.workers import alarm as alarm_module
+from rqsup.workers.alarm import Alarm
+from tests.waiting import wait_until
+
+ID = "01a20055-ba34-7233-a23c-e4102238162f"
+
+
+def spin(seconds: float) -> None:
+    """What a job does that never sleeps."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+
+
+def title() -> str:
+    return Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").decode()
+
+
+def test_a_loop_of_pure_python_is_stopped_at_its_timeout(alarm: Alarm) -> None:
+    started = time.monotonic()
+    alarm.arm("t", "id", 0.05)
+
+    with pytest.raises(JobTimeout, match="allowed are 0.05 s"):
+        spin(5)
+
+    assert 0.05 <= time.monotonic() - started < 2
+
+
+def test_a_sleep_is_stopped_too(alarm: Alarm) -> None:
+    alarm.arm("t", "id", 0.05)
+
+    with pytest.raises(JobTimeout):
+        time.sleep(5)
+
+
+def test_a_timeout_that_was_swallowed_is_raised_again(alarm: Alarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm_module, "TITLE_S", 0.05)
+    alarm.arm("t", "id", 0.05)
+
+    for _ in range(3):
+        with pytest.raises(JobTimeout):
+            spin(5)
+
+
+def test_nothing_is_raised_after_the_end_of_the_job(alarm: Alarm) -> None:
+    alarm.arm("t", "id", 0.02)
+
+    alarm.disarm()
+
+    spin(0.05)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_ring_that_comes_too_late_is_ignored(alarm: Alarm) -> None:
+    alarm.arm("t", "id", 0.02)
+    alarm.disarm()
+
+    signal.raise_signal(signal.SIGALRM)
+
+
+def test_a_job_that_took_over_sigalrm_does_not_free_the_next_one_from_its_timeout(alarm: Alarm) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+    alarm.arm("t", "id", 0.02)
+
+    with pytest.raises(JobTimeout):
+        spin(5)
+
+
+def test_the_title_of_a_long_job_shows_task_short_id_and_age(alarm: Alarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm_module, "TITLE_S", 0.02)
+
+    alarm.arm("mail.send", ID, 60)
+
+    assert title() == "rqsup: worker 3 [busy]"
+    spin(0.1)
+    assert title() == "rqsup: worker 3 [mail.send 01a20055…162f 0s]"
+    alarm.disarm()
+    alarm.show("idle")
+    assert title() == "rqsup: worker 3 [idle]"
+
+
+def test_a_title_update_does_not_break_off_a_system_call_of_the_job(alarm: Alarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm_module, "TITLE_S", 0.01)
+    started = time.monotonic()
+    alarm.arm("t", "id", 60)
+
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.2); print('done', flush=True)"], stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert os.read(child.stdout.fileno(), 100).startswith(b"done")
+
+    assert time.monotonic() - started >= 0.2
+
+
+def test_a_gentle_end_holds_the_alarm_back_once(alarm: Alarm) -> None:
+    alarm.arm("t", "id", 0.05)
+
+    alarm.postpone(0.2)
+
+    started = time.monotonic()
+    with pytest.raises(JobTimeout):
+        wait_until(lambda: False, 5)
+    assert time.monotonic() - started >= 0.15
