@@ -1,7 +1,7 @@
 """What operators look at: numbers, the next jobs, dead letters, and whether all is as it must be.
 
-Nothing here scans the key space (the checker alone does) or changes a running job, so it may be
-used on a live server at any time.
+Nothing here changes a running job, and every command is short, so it may be used on a live server
+at any time. Only `check` and `key_stats` walk through the key space.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rqsup.job import LEVEL_LABELS, JobRecord
 from rqsup.store import scripts
 from rqsup.store.connection import Store
 from rqsup.store.keys import Keys
-from rqsup.store.places import pages, raw, read_place, text
+from rqsup.store.places import pages, raw, read_place, take_inventory, text
 from rqsup.store.records import read_record
 
 __all__ = [
-    "DeadLetter", "Fault", "PeekedJob", "QueueStats", "Replayed", "Report", "Stats", "WorkerStats", "check",
-    "dead_letters", "find_letter", "peek", "purge_dead", "replay", "stats",
+    "DeadLetter", "Fault", "KeyStats", "PeekedJob", "QueueStats", "Replayed", "Report", "Stats", "WorkerStats", "check",
+    "dead_letters", "find_letter", "key_stats", "peek", "purge_dead", "replay", "stats",
 ]  # fmt: skip
 
 #: Longest text of a peeked job's arguments: a look at a queue must not print a megabyte.
@@ -72,6 +72,16 @@ class Stats(msgspec.Struct, frozen=True):
     #: Events since the namespace began: accepted, succeeded, retried, dead, recovered …
     counters: dict[str, int]
     workers: list[WorkerStats]
+
+
+class KeyStats(msgspec.Struct, frozen=True):
+    """One key of the namespace; the job records are summed up as `job:*`."""
+
+    key: str
+    kind: str
+    entries: int
+    #: Memory as the server estimates it; None = this user may not ask, or it is a sum.
+    bytes: int | None
 
 
 class PeekedJob(msgspec.Struct, frozen=True):
@@ -165,6 +175,28 @@ def _workers(client: redis.Redis, keys: Keys) -> list[WorkerStats]:
         WorkerStats(name, beats, processing + inbox, bool(waiting), _object(details))
         for (name, beats), details, waiting, processing, inbox in rows
     ]
+
+
+def key_stats(store: Store, keys: Keys) -> list[KeyStats]:
+    """The keys that exist, with their sizes; walks through the key space to count the job records."""
+    found = take_inventory(store.client, keys)
+    shared = (keys.workers, keys.waiting, keys.queues, keys.stats)
+    names = [*found.places(), *(name.removeprefix(keys.root) for name in shared)]
+    rows = [row for name in names if (row := _key(store.client, keys, name))]
+    return [*rows, KeyStats("job:*", "hash", len(found.records), None)]
+
+
+def _key(client: redis.Redis, keys: Keys, name: str) -> KeyStats | None:
+    key = raw(keys.root + name)
+    kind = text(client.type(key))
+    sizes: dict[str, Any] = {"list": client.llen, "zset": client.zcard, "set": client.scard, "hash": client.hlen}
+    if kind == "none":
+        return None
+    try:
+        size = client.memory_usage(key)
+    except redis.exceptions.ResponseError:
+        size = None
+    return KeyStats(name, kind, int(sizes[kind](key)) if kind in sizes else 1, size)
 
 
 def peek(store: Store, keys: Keys, queue: str, count: int = 10) -> list[PeekedJob]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN, Assignment
-from rqsup.workers.slot import CurrentJob, Slot, WorkerState
+from rqsup.workers.slot import CurrentJob, Order, Slot, WorkerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,9 @@ SIGNAL_WORDS = {
 def judge(child: Child, ended: os.waitid_result, seen_at: float) -> Death:
     """What a worker's death meant, in words, and whether its job is to blame."""
     job = child.slot.current_job()
-    orderly = ended.si_code == os.CLD_EXITED and ended.si_status == 0 and job is None
+    left = ended.si_code == os.CLD_EXITED and ended.si_status == 0 and job is None
+    # One that left unasked counts as a failure: else a worker that ends at its start would be replaced without pause.
+    orderly = left and child.slot.order == Order.LEAVE
     return Death(
         worker=child.worker,
         number=child.number,
@@ -138,6 +140,9 @@ def _in_words(verdict: Verdict | None, ended: os.waitid_result, job: CurrentJob 
         if ended.si_status == EXIT_BROKEN:
             return "the worker's own code failed; its log has the traceback"
         return f"exited with status {ended.si_status}"
+    if ended.si_status not in set(signal.Signals):
+        # Real-time signals have no names but the first and the last.
+        return f"killed by signal {ended.si_status}, not by rqsup"
     number = signal.Signals(ended.si_status)
     return SIGNAL_WORDS.get(number, f"killed by {number.name}, not by rqsup")
 

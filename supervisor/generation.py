@@ -56,6 +56,7 @@ class Generation:
         self._prepared: asyncio.Future[Prepared] | None = None
         self._socket: socket.socket | None = None
         self._pidfd = -1
+        self._gone = asyncio.Event()
         self._log = get_logger("master").bind(generation=number)
 
     async def prepare(self, scoreboard: int) -> None:
@@ -104,6 +105,15 @@ class Generation:
             self._socket = None
             # Its end of the socket tells it to leave; one that hangs in the application's import does not look.
             asyncio.get_running_loop().call_later(FAREWELL_S, self._kill)
+
+    async def farewell(self) -> None:
+        """End the zygote and wait until it is reaped: a master that ends must not leave a zombie."""
+        self.close()
+        try:
+            async with asyncio.timeout(2 * FAREWELL_S):
+                await self._gone.wait()
+        except TimeoutError:
+            self._log.error("the zygote does not end")
 
     def _launch(self, scoreboard: int) -> None:
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -158,6 +168,7 @@ class Generation:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
+        self._gone.set()
         closed = self._socket is None
         if self._prepared and not self._prepared.done():
             how = ended and f"status {ended.si_status}"

@@ -359,7 +359,7 @@ class Master:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.rollout.close()
+        await self.rollout.close()
         await self._http.close()
         await self._control.close()
         await self.store.close()

@@ -101,12 +101,12 @@ class Rollout:
                 raise
         self.last_reload = f"generation {self.wanted} took over"
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the zygote."""
         for task in self._tasks:
             task.cancel()
         if self._wanted:
-            self._wanted.close()
+            await self._wanted.farewell()
 
     def worker_ready(self) -> None:
         """A worker became ready."""

@@ -35,6 +35,8 @@ IGNORED = (
     signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
     signal.SIGTTOU, signal.SIGTSTP, signal.SIGWINCH,
 )  # fmt: skip
+#: Those of them by which a job may want to end a program that it started.
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Variables that belong to the master's talk with systemd.
 MASTERS_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 #: Raised for a worker so that the kernel, short of memory, kills a job rather than the master.
@@ -94,12 +96,12 @@ def _leave_family(master_pid: int) -> None:
 
 
 def ignore_signals() -> None:
-    """Let no signal from outside end this process.
-
-    By an empty handler, not by SIG_IGN, which an exec would hand on: a program started by a job could
-    then not be ended by SIGTERM.
-    """
+    """Let no signal from outside end this process."""
     for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    # SIG_IGN outlives an exec: a program that a job starts could then not be ended by SIGTERM. Only these
+    # few, because many at once would overflow the small stack on which faulthandler has handlers run.
+    for number in ENDING:
         signal.signal(number, _do_nothing)
         signal.siginterrupt(number, False)
 

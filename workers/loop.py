@@ -27,7 +27,7 @@ RECONNECT_S = 0.05
 UNREGISTERED_S = 0.02
 
 
-class MasterGone(Exception):  # noqa: N818 - a fact about another process, told by its end of the channel
+class MasterGone(Exception):
     """The master's end of the channel is closed."""
 
 
@@ -61,6 +61,8 @@ class Loop:
         #: Ended attempts: not sent yet, and sent but without an answer.
         self._unsent: list[Settlement] = []
         self._sent: deque[list[Settlement]] = deque()
+        #: A wait ended without a job: one may have been handed over at that very moment.
+        self._waited = False
 
     def run(self) -> None:
         """Work until the master orders to leave.
@@ -139,7 +141,8 @@ class Loop:
             if jobs:
                 return jobs
         self._enter(WorkerState.IDLE)
-        return self._claim(resume=False, wait=True) or self._wait_for_hand_over()
+        waited, self._waited = self._waited, False
+        return self._claim(resume=waited, wait=True) or self._wait_for_hand_over()
 
     def _wait_for_hand_over(self) -> list[Claimed]:
         if self._slot.order != Order.WORK:
@@ -153,7 +156,10 @@ class Loop:
             if self._slot.order != Order.WORK:
                 return self._stop_waiting()
             moved = self._wire.finish_blocking(block_s, self._channel)
-        return self._claim(resume=True, wait=False)
+        if moved:
+            return self._claim(resume=True, wait=False)
+        self._waited = True
+        return []
 
     def _stop_waiting(self) -> list[Claimed]:
         """Give up a blocking command: leaving, the process just ends; quiet, it starts on a new connection."""

@@ -7,7 +7,7 @@ import os
 # Without this, setproctitle uses the memory of /proc/PID/environ for longer titles and wipes it.
 os.environ.setdefault("SPT_NOENV", "1")
 
-from setproctitle import setproctitle  # noqa: E402 - the line above has to come first
+from setproctitle import setproctitle
 
 
 def set_title(text: str) -> None:

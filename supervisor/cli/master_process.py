@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from rqsup.errors import MasterUnreachable, RqsupError
 
@@ -39,7 +40,7 @@ class MasterProcess:
                 f"process {pid} is no rqsup master, so it gets no signal: `pgrep -f 'rqsup: master'` lists the masters"
             )
 
-    def __enter__(self) -> MasterProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import msgspec
 
 from rqsup.config import Settings
+from rqsup.envelope import NAME
 from rqsup.errors import RedisUnavailable
 from rqsup.logs import get_logger
 from rqsup.store.async_store import AsyncStore
@@ -45,9 +46,9 @@ class Sightings:
         }
         return [worker for worker, (_, since) in self.seen.items() if now - since >= ttl_s]
 
-    def next_death(self, ttl_s: float) -> float | None:
-        """When the first of them is dead, if it does not beat again."""
-        return min((since + ttl_s for _, since in self.seen.values()), default=None)
+    def next_death(self, ttl_s: float, *, known: Collection[str] = ()) -> float | None:
+        """When the first of them is dead, if it does not beat again; those whose death is known don't count."""
+        return min((since + ttl_s for worker, (_, since) in self.seen.items() if worker not in known), default=None)
 
 
 class Reaper:
@@ -59,7 +60,9 @@ class Reaper:
         self._settings = settings
         self._own = own
         self._sightings = Sightings()
-        self._owed: set[str] = set()
+        #: Dead workers, by the beat they were judged by: one that beat again may die again.
+        self._owed: dict[str, str] = {}
+        self._strange: set[bytes] = set()
         self._log = get_logger("reaper")
 
     async def run(self) -> None:
@@ -76,16 +79,28 @@ class Reaper:
         """Look once, and have the dead workers' jobs returned."""
         keys = Keys(self._settings().namespace)
         flat = await self._store.command("HGETALL", keys.workers)
-        registry = _pairs(flat)
+        registry = self._read_registry(_pairs(flat))
         own = self._own()
         foreign = {worker: beat for worker, beat in registry.items() if worker not in own}
-        self._owed &= set(foreign)
+        self._owed = {worker: beat for worker, beat in self._owed.items() if foreign.get(worker) == beat}
         dead = dict.fromkeys(self._sightings.judge(foreign, now=time.monotonic(), ttl_s=self._settings().workers.lease_ttl),
                              "its host or master is gone: no beat for the lease's time")  # fmt: skip
         if foreign:
             dead |= await self._widowed(keys, list(foreign))
         for worker, cause in dead.items():
             self._have_returned(worker, foreign[worker], cause)
+
+    def _read_registry(self, pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+        """Counter by worker. What no master can have written is told once and left alone."""
+        registry: dict[str, str] = {}
+        for worker, beat in pairs:
+            name = worker.decode("ascii", "replace")
+            if NAME.fullmatch(name) and beat.isdigit():
+                registry[name] = beat.decode()
+            elif worker not in self._strange:
+                self._strange.add(worker)
+                self._log.warning("the registry holds what is no worker: remove it", entry=repr(worker)[:200])
+        return registry
 
     async def _widowed(self, keys: Keys, workers: list[str]) -> dict[str, str]:
         """Workers on this machine whose processes and master are all gone: no need to wait for a lease."""
@@ -102,21 +117,21 @@ class Reaper:
     def _have_returned(self, worker: str, beat: str, cause: str) -> None:
         if worker in self._owed:
             return
-        self._owed.add(worker)
+        self._owed[worker] = beat
         self._log.warning("worker is dead", worker=worker, cause=cause)
         self._registry.add(Debt(worker, 0, 0, cause, "", time.monotonic(), beat=beat, reaped=True))
 
     def _pause_s(self) -> float:
         interval_s = self._registry.interval_s if self._store.ok else min(1.0, self._registry.interval_s)
-        due = self._sightings.next_death(self._settings().workers.lease_ttl)
+        # A worker whose jobs cannot be returned yet must not have this loop spin.
+        due = self._sightings.next_death(self._settings().workers.lease_ttl, known=self._owed)
         if due is None:
             return interval_s
         return max(0.01, min(interval_s, due - time.monotonic()))
 
 
-def _pairs(flat: dict[bytes, bytes] | list[bytes]) -> dict[str, str]:
-    items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-    return {key.decode("utf-8", "surrogateescape"): value.decode() for key, value in items}
+def _pairs(flat: dict[bytes, bytes] | list[bytes]) -> list[tuple[bytes, bytes]]:
+    return list(flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True))
 
 
 def _read(row: bytes | None) -> Details | None:
@@ -124,5 +139,5 @@ def _read(row: bytes | None) -> Details | None:
         return None
     try:
         return msgspec.json.decode(row, type=Details)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import redis
 
 from rqsup.config import Settings
 from rqsup.errors import RedisUnavailable
@@ -26,6 +27,7 @@ from rqsup.supervisor.child import Child, Death
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool, process_start
 from rqsup.supervisor.snapshot import RecoveryView
+from rqsup.workers.slot import CurrentJob
 
 #: Beats per `lease_ttl`: so many may fail before the lease is lost.
 BEATS_PER_TTL = 3
@@ -88,6 +90,8 @@ class Registry:
         self._beat_now = asyncio.Event()
         self._owed = asyncio.Event()
         self._registered: set[str] = set()
+        #: Jobs that workers were in when their leases were lost.
+        self._lost: dict[str, CurrentJob | None] = {}
         self.recoveries: deque[RecoveryView] = deque(maxlen=RECOVERIES_KEPT)
         self.home = find_home()
         self._host = socket.gethostname()
@@ -112,6 +116,7 @@ class Registry:
         """Return a dead worker's jobs, and strike it from the registry."""
         job = death.job.id if death.job and death.charged else ""
         self._registered.discard(death.worker)
+        self._lost.pop(death.worker, None)
         self.add(Debt(death.worker, death.number, death.pid, death.cause, job, death.seen_at))
 
     def add(self, debt: Debt) -> None:
@@ -144,14 +149,34 @@ class Registry:
             return
         ttl_s = self._settings().workers.lease_ttl
         details = {worker: msgspec.json.encode(self._details(child)) for worker, child in vouched.items()}
+        for worker, child in vouched.items():
+            if worker not in self._registered:
+                # It may begin its first job before the answer is here; unregistered, it would get none.
+                child.slot.lease_until = now + ttl_s
         added = await self._store.run(
             scripts.heartbeat(self._settings_root(), ttl_ms=round(ttl_s * DETAILS_TTLS * 1000), details=details)
         )
         for worker in set(added) & self._registered:
             self._log.warning("lease was lost: another master returned this worker's jobs", worker=worker)
-        self._registered |= set(vouched)
-        for child in vouched.values():
-            child.slot.lease_until = now + ttl_s
+            self._lost[worker] = vouched[worker].slot.current_job()
+        for worker, child in vouched.items():
+            if worker not in self._pool.children:
+                self._strike_again(child)
+            elif self._has_its_job(child):
+                self._registered.add(worker)
+                child.slot.lease_until = now + ttl_s
+
+    def _has_its_job(self, child: Child) -> bool:
+        """False while a worker is still inside a job that was given to another, whose handler must see that."""
+        lost = self._lost.get(child.worker)
+        if lost is not None and child.slot.current_job() == lost:
+            return False
+        self._lost.pop(child.worker, None)
+        return True
+
+    def _strike_again(self, child: Child) -> None:
+        """Take out a worker that died while the beat was under way, which may have put it back."""
+        self.add(Debt(child.worker, child.number, child.pid, "died during a beat", "", time.monotonic()))
 
     async def run_recoveries(self) -> None:
         """Pay debts for ever, oldest first."""
@@ -166,6 +191,9 @@ class Registry:
                 pause_s = RETRY_S
             except RedisUnavailable as fault:
                 self._log.warning("jobs not returned yet", worker=self._debts[0].worker, error=str(fault))
+                if isinstance(fault.__cause__, redis.exceptions.ResponseError):
+                    # Redis answers, and refuses this one (a key of a wrong type): the others need not wait for it.
+                    self._debts.rotate(-1)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_CAP_S)
 

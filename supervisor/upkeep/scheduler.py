@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import redis
+
 from rqsup.config import Settings
 from rqsup.errors import RedisUnavailable
 from rqsup.logs import get_logger
@@ -20,6 +22,8 @@ from rqsup.store.keys import Keys
 
 #: Longest sleep, seconds: bounds the delay should a message on the channel be lost.
 LONGEST_S = 30.0
+#: Longest sleep while there is no channel: before it is open, or for a user who may not listen to it.
+DEAF_S = 1.0
 #: Pause after Redis failed, seconds.
 RETRY_S = 0.5
 #: Jobs moved by one script: bounds how long it keeps the server busy.
@@ -36,6 +40,8 @@ class Scheduler:
         self._keys = Keys(settings().namespace)
         self._counters = counters
         self._sooner = asyncio.Event()
+        self._listening = False
+        self._refusal = ""
         self._log = get_logger("scheduler")
 
     async def run(self) -> None:
@@ -57,19 +63,34 @@ class Scheduler:
         """Move what is due; returns the seconds until there may be more."""
         answer = await self._store.run(scripts.promote(self._keys.root, limit=BATCH))
         self._counters["promoted"] += answer.moved
-        return LONGEST_S if answer.wait_ms is None else min(LONGEST_S, answer.wait_ms / 1000)
+        longest_s = LONGEST_S if self._listening else DEAF_S
+        return longest_s if answer.wait_ms is None else min(longest_s, answer.wait_ms / 1000)
 
     async def listen(self) -> None:
         """Wake `run` whenever a job became the next one due."""
         while True:
             try:
-                async with self._store.client.pubsub() as channel:
-                    await channel.subscribe(self._keys.due)
-                    # What was sent while nobody listened is in Redis: look.
-                    self._sooner.set()
-                    while True:
-                        if await channel.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S):
-                            self._sooner.set()
+                await self._listen_once()
             except UNAVAILABLE as fault:
                 self._log.debug("the channel of due jobs is closed", error=str(fault))
-                await asyncio.sleep(RETRY_S)
+            except redis.exceptions.ResponseError as fault:
+                if self._refusal != str(fault):
+                    self._refusal = str(fault)
+                    self._log.warning(
+                        f"Redis refuses the channel {self._keys.due}: due jobs may start up to {DEAF_S:g} s late; "
+                        "give this user the right to it (ACL SETUSER … &rqsup:*)", error=str(fault),
+                    )  # fmt: skip
+            self._listening = False
+            await asyncio.sleep(RETRY_S)
+
+    async def _listen_once(self) -> None:
+        async with self._store.client.pubsub() as channel:
+            await channel.subscribe(self._keys.due)
+            # The answer: only now is it certain that the server lets us listen.
+            await channel.get_message(timeout=LISTEN_S)
+            self._listening = True
+            # What was sent while nobody listened is in Redis: look.
+            self._sooner.set()
+            while True:
+                if await channel.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S):
+                    self._sooner.set()

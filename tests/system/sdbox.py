@@ -128,7 +128,7 @@ class SystemdBox:
         self.run("ldconfig")
         self.run("mkdir", "-p", f"{VENV}/bin")
         self.run("ln", "-s", f"{PYTHON}/bin/python{version}", f"{VENV}/bin/python")
-        script = f"#!{VENV}/bin/python\nfrom rqsup.supervisor.cli import main\nfrom rqsup.supervisor.cli import operate as o\n[main.add_command(c) for c in (o.status,o.reload,o.stop,o.quiet,o.resume,o.scale) if c.name not in main.commands]\nmain()\n"  # TEMPORARY
+        script = f"#!{VENV}/bin/python\nfrom rqsup.supervisor.cli import main\nmain()\n"
         self.write("/usr/bin/rqsup", script, mode=0o755)
         for unit in ("rqsup@.service", "rqsup.target"):
             self.run("cp", f"{SOURCE}/systemd/{unit}", "/etc/systemd/system/")

@@ -33,7 +33,7 @@ PICTURE_S, MIDDLE_S = 0.1, 0.005
 #: Seconds without any change, and with no worker busy, after which what is left counts as lost.
 STALL_S = 60.0
 #: Passes over some more files when no kill has hit a worker in a job, and how many files each has.
-ENCORES, ENCORE_FILES = 5, 20
+ENCORES, ENCORE_FILES = 20, 20
 
 
 class Stopped(Exception):
@@ -129,12 +129,12 @@ class Play:
                 with frozen(self._look) as pids:
                     self._curtain.set()
                     produce.result()
-                    return self._tell_hit(strike(self._look, pids))
+                    return self._tell_hit(strike(self._look, pids, self._all_ended))
             self._curtain.set()
             while not self._over(produce):
                 if self._past_middle(count, produce):
                     with frozen(self._look) as pids:
-                        hit = strike(self._look, pids)
+                        hit = strike(self._look, pids, self._all_ended)
                     if hit:
                         return self._tell_hit(hit)
                 self._stop.wait(MIDDLE_S)
@@ -150,9 +150,11 @@ class Play:
         return known and read_counts(self._client, QUEUE).ended * 2 >= total
 
     def _over(self, produce: Future[Progress]) -> bool:
-        return self._stop.is_set() or (
-            produce.done() and read_counts(self._client, QUEUE).ended >= self._producer.progress.sent
-        )
+        return self._stop.is_set() or (produce.done() and self._all_ended())
+
+    def _all_ended(self) -> bool:
+        """Whether every job accepted so far has ended."""
+        return read_counts(self._client, QUEUE).ended >= self._ledger.count
 
     def _await_end(self, began: float, count: Future[Any], produce: Future[Progress], hunt: Future[Any]) -> None:
         changed_at, last = time.monotonic(), None
@@ -188,14 +190,16 @@ class Play:
 
     def _encores(self) -> tuple[Hit | None, int]:
         """Send some files again until a kill hits, in a bounded number of tries."""
-        paths = [found.path for found in islice(_walk(self._directory), ENCORE_FILES)]
+        some = [found.path for found in islice(_walk(self._directory), SMALL)]
+        # The largest take longest to read, and are the easiest to be caught at.
+        paths = sorted(some, key=_size, reverse=True)[:ENCORE_FILES]
         for tries in range(1, ENCORES + 1):
             self._view.event(f"no worker was caught in a job so far: {len(paths)} files are sent again (pass {tries})")
             with frozen(self._stage.snapshot) as pids:
                 requests = [Request(TASK, (path,), job_id=new_id(), queue=QUEUE) for path in paths]
                 self._client.enqueue_many(requests)
                 self._ledger.add(requests)
-                hit = strike(self._stage.snapshot, pids)
+                hit = strike(self._stage.snapshot, pids, self._all_ended)
             self._await_encore()
             if hit:
                 return self._tell_hit(hit), tries * len(paths)
@@ -203,7 +207,7 @@ class Play:
 
     def _await_encore(self) -> None:
         deadline = time.monotonic() + STALL_S
-        while read_counts(self._client, QUEUE).ended < self._ledger.count and time.monotonic() < deadline:
+        while not self._all_ended() and time.monotonic() < deadline:
             self._stage.snapshot()  # raises when the master has ended
             time.sleep(MIDDLE_S)
 
@@ -232,6 +236,13 @@ class Play:
                 f"the job was back in its queue after {hit.back_after_ms:.1f} ms"
             )
         return hit
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0  # it has vanished; its job will say so
 
 
 def _walk(directory: Path) -> Walk:

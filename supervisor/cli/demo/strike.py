@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ HUNT_S, RETURN_S = 3.0, 10.0
 #: A frozen worker that was between two jobs runs on for at most this long, seconds; a tiny job takes 100 µs.
 STEP_S = 0.00005
 #: Longest wait until it has a CPU again, seconds.
-WAKE_S = 0.002
+WAKE_S = 0.02
 #: Kills that may miss: a job whose result was already written does not come back.
 MOST_KILLS = 5
 #: Pause between two looks at the master, seconds.
@@ -50,8 +51,8 @@ def frozen(look: Look) -> Iterator[list[int]]:
             _send(pid, signal.SIGCONT)
 
 
-def strike(look: Look, pids: list[int]) -> Hit | None:
-    """Kill one of these frozen workers while it is in a job; None when none was caught in one.
+def strike(look: Look, pids: list[int], over: Callable[[], bool]) -> Hit | None:
+    """Kill one of these frozen workers while it is in a job; None when none was caught in one, and it is `over`.
 
     Jobs take far less time than a status does, so a worker seen in a job has long left it when the
     signal arrives. Frozen first, it stays in it. One that was frozen between two jobs runs on for
@@ -59,7 +60,7 @@ def strike(look: Look, pids: list[int]) -> Hit | None:
     """
     living = list(pids)
     for _ in range(MOST_KILLS):
-        victim = _hunt(look, living)
+        victim = _hunt(look, living, over)
         if victim is None:
             return None
         killed_at = time.time()
@@ -73,41 +74,67 @@ def strike(look: Look, pids: list[int]) -> Hit | None:
     return None
 
 
-def _hunt(look: Look, pids: list[int]) -> WorkerView | None:
+def _hunt(look: Look, pids: list[int], over: Callable[[], bool]) -> WorkerView | None:
     deadline = time.monotonic() + HUNT_S
-    with _on_one_cpu(pids):
+    with _in_slow_motion(pids):
         for pid in itertools.cycle(pids):
             caught = [worker for worker in look().workers if worker.pid in pids and worker.job_id]
             if caught:
                 return caught[0]
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or over():
                 return None
             _step(pid)
     return None
 
 
 @contextlib.contextmanager
-def _on_one_cpu(pids: list[int]) -> Iterator[None]:
-    """The workers share a CPU with this thread: they run only while it sleeps, and stop when it wakes."""
-    allowed = os.sched_getaffinity(0)
-    _pin([0, *pids], {min(allowed)})
+def _in_slow_motion(pids: list[int]) -> Iterator[None]:
+    """Inside the block these processes, and other threads of this one, do not push this thread aside."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.0001)  # a thread may keep the interpreter for 5 ms otherwise: a whole queue is done by then
     try:
+        _schedule(pids, os.SCHED_BATCH)  # a batch process that wakes up waits until others have had their turn
         yield
     finally:
-        _pin([0, *pids], allowed)
+        _schedule(pids, os.SCHED_OTHER)
+        sys.setswitchinterval(usual)
 
 
-def _pin(pids: list[int], cpus: set[int]) -> None:
+def _schedule(pids: list[int], policy: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
-            os.sched_setaffinity(pid, cpus)
+            os.sched_setscheduler(pid, policy, os.sched_param(0))
 
 
 def _step(pid: int) -> None:
-    """Let a frozen process run for a moment."""
-    _send(pid, signal.SIGCONT)
-    time.sleep(random.uniform(0, STEP_S))  # noqa: S311 - no secret
-    _send(pid, signal.SIGSTOP)
+    """Let a frozen process run for a moment, from when the kernel gives it a CPU."""
+    try:
+        meter = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # it ended by itself
+    try:
+        slices = _slices(meter)
+        _send(pid, signal.SIGCONT)
+        _spin(WAKE_S, lambda: _slices(meter) != slices)
+        _spin(random.uniform(0, STEP_S), lambda: False)  # noqa: S311 - no secret
+    finally:
+        _send(pid, signal.SIGSTOP)
+        os.close(meter)
+
+
+def _spin(most_s: float, done: Callable[[], bool]) -> None:
+    # No sleep: to wake up from it takes longer than many a job.
+    until = time.perf_counter() + most_s
+    while not done() and time.perf_counter() < until:
+        pass
+
+
+def _slices(meter: int) -> bytes:
+    """How often the process got a CPU: the third number of schedstat."""
+    try:
+        return os.pread(meter, 100, 0).rpartition(b" ")[2]
+    except ProcessLookupError:
+        return b""
 
 
 def _await_recovery(look: Look, victim: WorkerView) -> RecoveryView | None:

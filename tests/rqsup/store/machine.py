@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rqsup import Client
 from rqsup.inspect import check
@@ -46,6 +46,13 @@ class JobMachine(RuleBasedStateMachine):
         if keys:
             self.raw.redis.delete(*keys)
         self.raw.client.close()
+
+    @initialize(levels=st.lists(LEVELS, min_size=4, max_size=6))
+    def a_busy_start(self, levels: list[str]) -> None:
+        """Without it, most runs would never reach a settle."""
+        for number, level in enumerate(levels):
+            self.enqueue(QUEUES[number % 2], level, 60_000 if number == 0 else 0)
+        self.claim("w1", 2, resume=False, wait=False)
 
     @rule(queue=st.sampled_from(QUEUES), level=LEVELS, delay_ms=st.sampled_from((0, 0, 60_000)))
     def enqueue(self, queue: str, level: str, delay_ms: int) -> None:

@@ -30,7 +30,7 @@ BROKEN = {
     "settle without the token": ("settle", "job[3] ~= token or job[2] ~= worker", "false"),
     "settle that keeps the entry": ("settle", "redis.pcall('LREM', processing, -1, id)", ""),
     "recover that keeps the entry": ("recover", "redis.call('LREM', list, 1, id)", "redis.call('LMOVE', list, list, 'LEFT', 'RIGHT')"),
-    "recover without a new token": ("recover", "(tonumber(job[5]) or 0) + 1", "tonumber(job[5]) or 0"),
+    "claim without a new token": ("claim", "(tonumber(job[3]) or 0) + 1", "1"),
     "promote that forgets the lane": ("promote", "deliver(id, job[2], job[3], false)", "false"),
     "claim that drops what it resumes": ("claim", "for i = #own, 1, -1 do", "redis.call('DEL', processing) for i = #own, 1, -1 do"),
 }  # fmt: skip
@@ -40,7 +40,7 @@ BROKEN = {
 def test_a_broken_script_is_found_out(redis_server: LocalServer, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr(scripts, "script", broken(*BROKEN[fault]))
     settings = hypothesis.settings(
-        max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, database=None,
+        max_examples=100, stateful_step_count=20, deadline=None, derandomize=True, database=None,
         phases=[hypothesis.Phase.generate], suppress_health_check=QUIET, report_multiple_bugs=False,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 class LoopThread:
     """Runs coroutines in a loop of its own; `lag_s` measures whether anything has blocked that loop."""
 
-    def __enter__(self) -> LoopThread:
+    def __enter__(self) -> Self:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="loop")
         self._thread.start()

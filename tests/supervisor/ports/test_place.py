@@ -90,8 +90,9 @@ def test_of_many_masters_that_start_at_once_one_wins(folder: Path) -> None:
     ]
 
     for racer in racers:
-        racer.stdin.write("go\n")  # type: ignore[union-attr]  # it is a pipe
-    results = [racer.stdout.readline().strip() for racer in racers]  # type: ignore[union-attr]  # it is a pipe
+        assert racer.stdin
+        racer.stdin.write("go\n")
+    results = [racer.stdout.readline().strip() for racer in racers if racer.stdout]
 
     for racer in racers:
         racer.communicate("end\n", timeout=10)

@@ -1,0 +1,47 @@
+"""What does an idle pool cost? `python -m benchmarks.idle [seconds]`
+
+Prints the CPU time of a master with four idle workers, and the commands that they send to Redis. The
+promise: under 1 % of a core together, under 2 commands a second for each worker.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import psutil
+
+from benchmarks.stage import report, stage
+
+WORKERS = 4
+
+
+def main(seconds: int = 30) -> int:
+    """Run it and print one JSON line."""
+    with stage(workers={"count": WORKERS}) as scene:
+        family = [psutil.Process(pid) for pid in scene.daemon.tree()]
+        redis = scene.client.store.client
+        cpu, calls, start = _cpu(family), _calls(redis), time.monotonic()
+        time.sleep(seconds)
+        passed = time.monotonic() - start
+        share = (_cpu(family) - cpu) / passed
+        rate = (_calls(redis) - calls) / passed / WORKERS
+    figures = {
+        "seconds": round(passed, 1), "workers": WORKERS, "share_of_a_core_percent": round(100 * share, 3),
+        "commands_per_s_per_worker": round(rate, 3),
+    }  # fmt: skip
+    return report("idle", figures, kept=share < 0.01 and rate < 2)
+
+
+def _cpu(family: list[psutil.Process]) -> float:
+    # The master's children_* fields would count workers twice.
+    return sum(process.cpu_times().user + process.cpu_times().system for process in family)
+
+
+def _calls(redis: object) -> int:
+    """Commands processed so far, those inside scripts included."""
+    return int(redis.info("stats")["total_commands_processed"])  # type: ignore[attr-defined]  # redis-py's types vary
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

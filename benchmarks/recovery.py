@@ -1,0 +1,65 @@
+"""How soon is a killed worker's job back in its queue? `python -m benchmarks.recovery [jobs] [kills]`
+
+SIGKILLs random workers while jobs run, and prints the distribution of the time from the kill (taken just
+before the system call) until the job is back in its queue. The promise: median under 20 ms, maximum under
+1 s, every job succeeded, every job in exactly one place.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+
+from benchmarks.stage import Stage, faults, report, spread, stage, wait_for
+from rqsup.client import Request
+from tests.system.daemon import all_ended, stats
+
+SEED = 20
+
+
+def main(jobs: int = 50_000, kills: int = 200) -> int:
+    """Run it and print one JSON line."""
+    with stage(workers={"count": 4}) as scene:
+        scene.client.enqueue_many(Request("probe.nap", (0.002,)) for _ in range(jobs))
+        started = time.monotonic()
+        back_ms = _storm(scene, kills, jobs)
+        wait_for(lambda: all_ended(scene.client, jobs), 600, "all jobs to end")
+        counted, wrong = stats(scene.client), faults(scene.client)
+        figures = {
+            "jobs": jobs, "kills": kills, "succeeded": counted["succeeded"], "dead": counted.get("dead", 0),
+            "returned": counted.get("recovered", 0), "seconds": round(time.monotonic() - started, 1), "seed": SEED,
+            "killed_to_back_ms": spread(back_ms), "faults": wrong,
+        }  # fmt: skip
+    spreads = figures["killed_to_back_ms"]
+    kept = counted["succeeded"] == jobs and not wrong and spreads["median"] < 20 and spreads["max"] < 1000
+    return report("recovery", figures, kept=kept)
+
+
+def _storm(scene: Stage, kills: int, jobs: int) -> list[float]:
+    """Kill workers, spread over the run; returns the times from kill to back of those that held a job."""
+    luck, back_ms, daemon = random.Random(SEED), [], scene.daemon
+    for killed in range(1, kills + 1):
+        wait_for(lambda mark=jobs * killed // (kills + 2): stats(scene.client).get("succeeded", 0) >= mark, 120, "progress")
+        wait_for(lambda: daemon.status()["ready"] == 4, 30, "four ready workers")
+        victim = luck.choice(daemon.workers())
+        at = time.time()
+        os.kill(victim["pid"], signal.SIGKILL)
+        wait_for(lambda seen=killed: daemon.status()["counters"]["deaths"] >= seen, 30, "the death to be seen")
+        back_ms += [
+            1000 * (one["at"] - at) for one in _recoveries(scene) if one["worker"] == victim["id"] and one["jobs"]
+        ]
+    return back_ms
+
+
+def _recoveries(scene: Stage) -> list[dict[str, object]]:
+    # The master tells of a recovery when the jobs are back: a death without one had no job, or is not done yet.
+    wait_for(lambda: not scene.client.store.client.hlen(scene.client.keys.workers) > 5, 30, "debts to be paid")
+    found: list[dict[str, object]] = scene.daemon.status()["recoveries"]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

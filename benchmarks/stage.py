@@ -1,0 +1,78 @@
+"""The stage of a benchmark: a private Redis, a real master, and figures printed alike."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rqsup import Client
+from rqsup.check import check
+from rqsup.store.server import LocalServer
+from tests.system.daemon import Daemon
+
+#: Namespace of all benchmarks: the server is their own.
+NAMESPACE = "bench"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a benchmark works with."""
+
+    server: LocalServer
+    daemon: Daemon
+    client: Client
+
+
+@contextlib.contextmanager
+def stage(*, aof: bool = True, **sections: Any) -> Iterator[Stage]:
+    """A server and a master with the test application, both private; gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="rqsup-bench-"))
+    server = LocalServer(folder / "redis", aof=aof).start()
+    daemon = Daemon(server.url, NAMESPACE, folder=folder, log={"level": "error"}, **sections)
+    try:
+        daemon.start()
+        with Client(server.url, namespace=NAMESPACE) as client:
+            yield Stage(server, daemon, client)
+    finally:
+        daemon.stop()
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def faults(client: Client) -> list[str]:
+    """What the state checker finds; empty = every job is in exactly one place."""
+    return [f"{fault.id}: {fault.message}" for fault in check(client.store, client.keys).faults]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, 90th and 99th percentile, and extremes of a series."""
+    ordered = sorted(values)
+    at = lambda share: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)  # noqa: E731
+    return {
+        "count": len(ordered), "min": round(ordered[0], 3), "median": round(statistics.median(ordered), 3),
+        "p90": at(0.90), "p99": at(0.99), "max": round(ordered[-1], 3),
+    }  # fmt: skip
+
+
+def wait_for(predicate: Any, limit_s: float, what: str) -> None:
+    """Wait for a fact; a benchmark that waits in vain is a failed one."""
+    deadline = time.monotonic() + limit_s
+    while not predicate():
+        if time.monotonic() > deadline:
+            sys.exit(f"waited {limit_s:g} s in vain for {what}")
+        time.sleep(0.002)
+
+
+def report(name: str, figures: dict[str, Any], *, kept: bool) -> int:
+    """Print the figures as one JSON line; returns the exit status: 0 only if the promise was kept."""
+    print(json.dumps({"benchmark": name, **figures, "kept": kept}))
+    return 0 if kept else 1
