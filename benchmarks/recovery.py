@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from typing import Any
 
 from benchmarks.stage import Stage, faults, report, spread, stage, wait_for
 from rqsup.client import Request
@@ -33,7 +34,7 @@ def main(jobs: int = 50_000, kills: int = 200) -> int:
             "returned": counted.get("recovered", 0), "seconds": round(time.monotonic() - started, 1), "seed": SEED,
             "killed_to_back_ms": spread(back_ms), "faults": wrong,
         }  # fmt: skip
-    spreads = figures["killed_to_back_ms"]
+    spreads = spread(back_ms)
     kept = counted["succeeded"] == jobs and not wrong and spreads["median"] < 20 and spreads["max"] < 1000
     return report("recovery", figures, kept=kept)
 
@@ -42,22 +43,30 @@ def _storm(scene: Stage, kills: int, jobs: int) -> list[float]:
     """Kill workers, spread over the run; returns the times from kill to back of those that held a job."""
     luck, back_ms, daemon = random.Random(SEED), [], scene.daemon
     for killed in range(1, kills + 1):
-        wait_for(lambda mark=jobs * killed // (kills + 2): stats(scene.client).get("succeeded", 0) >= mark, 120, "progress")
+        _await_progress(scene, jobs * killed // (kills + 2))
         wait_for(lambda: daemon.status()["ready"] == 4, 30, "four ready workers")
         victim = luck.choice(daemon.workers())
         at = time.time()
         os.kill(victim["pid"], signal.SIGKILL)
-        wait_for(lambda seen=killed: daemon.status()["counters"]["deaths"] >= seen, 30, "the death to be seen")
+        _await_deaths(scene, killed)
         back_ms += [
             1000 * (one["at"] - at) for one in _recoveries(scene) if one["worker"] == victim["id"] and one["jobs"]
         ]
     return back_ms
 
 
-def _recoveries(scene: Stage) -> list[dict[str, object]]:
+def _await_progress(scene: Stage, succeeded: int) -> None:
+    wait_for(lambda: stats(scene.client).get("succeeded", 0) >= succeeded, 120, "progress")
+
+
+def _await_deaths(scene: Stage, deaths: int) -> None:
+    wait_for(lambda: scene.daemon.status()["counters"]["deaths"] >= deaths, 30, "the death to be seen")
+
+
+def _recoveries(scene: Stage) -> list[dict[str, Any]]:
     # The master tells of a recovery when the jobs are back: a death without one had no job, or is not done yet.
     wait_for(lambda: not scene.client.store.client.hlen(scene.client.keys.workers) > 5, 30, "debts to be paid")
-    found: list[dict[str, object]] = scene.daemon.status()["recoveries"]
+    found: list[dict[str, Any]] = scene.daemon.status()["recoveries"]
     return found
 
 

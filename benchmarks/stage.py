@@ -56,7 +56,10 @@ def faults(client: Client) -> list[str]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, 90th and 99th percentile, and extremes of a series."""
     ordered = sorted(values)
-    at = lambda share: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)  # noqa: E731
+
+    def at(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)
+
     return {
         "count": len(ordered), "min": round(ordered[0], 3), "median": round(statistics.median(ordered), 3),
         "p90": at(0.90), "p99": at(0.99), "max": round(ordered[-1], 3),

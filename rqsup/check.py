@@ -7,9 +7,9 @@ script, and what does not fit then is a fault.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
-import dataclasses
 import msgspec
 import redis
 
@@ -92,7 +92,9 @@ def _judge_unreadable(job: Location) -> str | None:
 
 
 def _whose(job: Location) -> str:
-    return {JobState.ACTIVE: f" on worker {job.worker}", JobState.READY: f" in lane {job.lane}"}.get(JobState(job.state), "")
+    return {JobState.ACTIVE: f" on worker {job.worker}", JobState.READY: f" in lane {job.lane}"}.get(
+        JobState(job.state), ""
+    )
 
 
 def _fits(job: Location, place: str) -> bool:
@@ -196,7 +198,11 @@ class _Check:
             for kind, key in (("inbox", self._keys.inbox(worker)), ("processing", self._keys.processing(worker))):
                 # In one transaction: a worker leaves the registry at the moment its lists are empty.
                 with self._store.client.pipeline(transaction=True) as both:
-                    registered, length = both.hexists(self._keys.workers, worker).llen(key).execute(raise_on_error=False)
+                    registered, length = (
+                        both.hexists(self._keys.workers, worker).llen(key).execute(raise_on_error=False)
+                    )
                 if registered is False and isinstance(length, int) and length:
-                    message = f"holds {length} job(s) of a worker that is not in the registry: nobody would recover them"
+                    message = (
+                        f"holds {length} job(s) of a worker that is not in the registry: nobody would recover them"
+                    )
                     self._faults.append(Fault(f"{kind}:{worker}", "", [f"{kind}:{worker}"], message))

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import redis
+import redis.exceptions
 
 from rqsup.config import Settings, load
 from rqsup.envelope import Envelope, check_name, encode, new_id
@@ -67,7 +68,9 @@ class Client:
     It opens no connection before the first call. `connect()` waits for Redis, and checks it.
     """
 
-    def __init__(self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
+    ) -> None:
         settings = settings or Settings()
         if url is not None:
             settings = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, url=url))
@@ -103,7 +106,9 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Job:
@@ -164,7 +169,9 @@ class Client:
         fields = self._redis(lambda client: client.hgetall(self.keys.job(check_name("job id", job_id))))
         record = read_record(job_id, fields)
         if record is None:
-            raise JobNotFound(f"no job {job_id} in namespace {self.settings.namespace!r}: never accepted, or its record has expired")
+            raise JobNotFound(
+                f"no job {job_id} in namespace {self.settings.namespace!r}: never accepted, or its record has expired"
+            )
         return record
 
     def result(self, job_id: str, timeout: float | None = None) -> Any:
@@ -232,7 +239,9 @@ class Client:
         try:
             return act(self.store.client)
         except UNAVAILABLE as fault:
-            raise RedisUnavailable(f"Redis does not answer: {fault}; if this was an enqueue, its fate is unknown") from fault
+            raise RedisUnavailable(
+                f"Redis does not answer: {fault}; if this was an enqueue, its fate is unknown"
+            ) from fault
         except redis.exceptions.ResponseError as fault:
             raise EnqueueError(f"Redis refused: {fault}") from fault
 

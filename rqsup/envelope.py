@@ -102,5 +102,7 @@ def decode(data: bytes) -> Envelope:
     except (msgspec.DecodeError, ValueError, RecursionError) as fault:
         raise EnvelopeError(f"undecodable payload: {fault}") from fault
     if envelope.v > VERSION:
-        raise EnvelopeError(f"payload has format version {envelope.v}, this release reads up to {VERSION}: upgrade rqsup")
+        raise EnvelopeError(
+            f"payload has format version {envelope.v}, this release reads up to {VERSION}: upgrade rqsup"
+        )
     return envelope

@@ -1,28 +1,28 @@
 """Every error that rqsup raises, as one small tree.
 
-    RqsupError
-    ├── ConfigError            the configuration has faults; all of them are listed
-    ├── RedisUnavailable       no Redis server could be reached, or it refuses to serve
-    ├── ServerUnfit            the Redis server would lose jobs (eviction policy, version)
-    ├── EnqueueError           a job was not accepted
-    │   ├── InvalidJob         a name, an id or an argument is outside what is allowed
-    │   ├── PayloadTooLarge    the encoded job exceeds `limits.payload_bytes`
-    │   └── QueueFull          the queue holds `limits.queue_length` jobs
-    ├── JobNotFound            no job has this id (never accepted, or kept no longer)
-    ├── JobNotCancellable      the job has started or ended
-    ├── JobFailed              `Job.result()`: the job is dead or was cancelled
-    ├── ResultTimeout          `Job.result()`: the job did not end in time
-    ├── NoCurrentJob           `current_job()` was called outside a job
-    ├── EnvelopeError          bytes from Redis are no envelope that rqsup can read
-    ├── AppImportError         the application could not be imported
-    ├── ReloadFailed           the pool stays on its old code and configuration
-    ├── ForkRefused            the zygote may not fork, because it runs threads
-    ├── MasterUnreachable      no master answers on the control socket
-    ├── CommandRefused         a command to the master is unknown or has wrong arguments
-    ├── MasterRefused          the master did not do what it was asked
-    └── PathRefused            a path leaves the producer's root
+RqsupError
+├── ConfigError            the configuration has faults; all of them are listed
+├── RedisUnavailable       no Redis server could be reached, or it refuses to serve
+├── ServerUnfit            the Redis server would lose jobs (eviction policy, version)
+├── EnqueueError           a job was not accepted
+│   ├── InvalidJob         a name, an id or an argument is outside what is allowed
+│   ├── PayloadTooLarge    the encoded job exceeds `limits.payload_bytes`
+│   └── QueueFull          the queue holds `limits.queue_length` jobs
+├── JobNotFound            no job has this id (never accepted, or kept no longer)
+├── JobNotCancellable      the job has started or ended
+├── JobFailed              `Job.result()`: the job is dead or was cancelled
+├── ResultTimeout          `Job.result()`: the job did not end in time
+├── NoCurrentJob           `current_job()` was called outside a job
+├── EnvelopeError          bytes from Redis are no envelope that rqsup can read
+├── AppImportError         the application could not be imported
+├── ReloadFailed           the pool stays on its old code and configuration
+├── ForkRefused            the zygote may not fork, because it runs threads
+├── MasterUnreachable      no master answers on the control socket
+├── CommandRefused         a command to the master is unknown or has wrong arguments
+├── MasterRefused          the master did not do what it was asked
+└── PathRefused            a path leaves the producer's root
 
-    JobTimeout (BaseException) raised inside a job at its soft timeout
+JobTimeout (BaseException) raised inside a job at its soft timeout
 """
 
 from __future__ import annotations

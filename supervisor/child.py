@@ -153,5 +153,7 @@ def overdue_verdict(overdue: Overdue, child: Child, now: float) -> Verdict:
     if overdue is Overdue.JOB and job is not None:
         allowed, grace = job.soft_deadline - job.started, job.hard_deadline - job.soft_deadline
         ran = now - job.started
-        return Verdict(f"hard timeout: ran {ran:.1f} s, allowed are {allowed:g} s and {grace:g} s of grace", charge=True)
+        return Verdict(
+            f"hard timeout: ran {ran:.1f} s, allowed are {allowed:g} s and {grace:g} s of grace", charge=True
+        )
     return Verdict(str(overdue), charge=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from rqsup.supervisor.snapshot import VERSION, Snapshot
 if TYPE_CHECKING:
     from rqsup.supervisor.master import Master
 
+#: Seconds between two lines about a stop that takes its time.
+STOP_REPORT_S = 5.0
 #: Counters that exist from the start, so that a metric shows 0 and not nothing.
 COUNTERS = ("crashed", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped")
 
@@ -51,8 +55,7 @@ class Commands:
             case "reload":
                 return await self._reload(arguments, tell)
             case "stop":
-                self._master.stop(now=bool(arguments.get("now")))
-                return {"drain_timeout_s": self._master.settings.workers.drain_timeout}
+                return await self._stop(arguments, tell)
             case "quiet" | "resume":
                 self._master.set_quiet(command == "quiet")
                 return {}
@@ -155,6 +158,18 @@ class Commands:
             master.notifier.ready(self.status_line())
         return {"generation": master.rollout.wanted}
 
+    async def _stop(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+        master = self._master
+        master.stop(now=bool(arguments.get("now")))
+        while not master.farewell.over.is_set():
+            busy = count_busy(master.pool.children.values())
+            if busy:
+                tell(f"waiting for {busy} running job(s), {master.farewell.left_s:.0f} s left")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_REPORT_S):
+                    await master.farewell.over.wait()
+        return {"drained": not master.farewell.late}
+
     def _scale(self, arguments: dict[str, Any]) -> dict[str, Any]:
         workers = arguments.get("workers")
         if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
@@ -164,7 +179,7 @@ class Commands:
 
     def _state(self) -> str:
         master = self._master
-        if master.stage != "running":
+        if master.stage.value != "running":
             return str(master.stage)
         if master.rollout.restart.reason:
             return "degraded"

@@ -20,14 +20,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from rqsup.config import MAX_WORKERS, Settings
-from rqsup.errors import RedisUnavailable
 from rqsup.logs import get_logger
 from rqsup.store.async_store import AsyncStore
-from rqsup.store.connection import CONNECT_PAUSE_CAP_S, persistence_warning
+from rqsup.store.connection import persistence_warning
 from rqsup.supervisor import exits, signals
-from rqsup.supervisor.child import Child, Death, Verdict, overdue_verdict
+from rqsup.supervisor.child import Child, Death, overdue_verdict
 from rqsup.supervisor.commands import Commands
-from rqsup.supervisor.picture import count_busy, count_ready
+from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
+from rqsup.supervisor.picture import count_ready
 from rqsup.supervisor.plan import Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.ports.control import ControlPort
@@ -46,8 +46,8 @@ PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 1.0
 #: A tick so late means that this process was stopped or starved, and so could not see its workers' progress.
 STALL_S = 2.0
-#: Seconds to pay the last debts when Redis does not answer at the end; a successor or a reaper pays them then.
-LAST_DEBTS_S = 3.0
+#: Seconds beyond the drain and the last debts in which the ports close.
+CLOSE_S = 5.0
 
 
 class Role(enum.StrEnum):
@@ -55,7 +55,6 @@ class Role(enum.StrEnum):
 
     ALL = "all"
     WORKER = "worker"
-    PRODUCER = "producer"
     SCHEDULER = "scheduler"
 
 
@@ -72,7 +71,7 @@ class Master:
 
     def __init__(self, settings: Settings, *, load: Callable[[], Settings], role: Role = Role.ALL) -> None:
         self.role = role
-        self.stage = Stage.STARTING
+        self._running = False
         self.started_at = time.monotonic()
         self.counters: Counter[str] = Counter()
         self.quiet = False
@@ -84,11 +83,16 @@ class Master:
         self.store = AsyncStore(settings.redis)
         self.rollout = Rollout(settings=settings, load=load, target=lambda: self.target, on_change=self.look)
         self.pool = Pool(
-            host=_host_name(), slots=2 * MAX_WORKERS, on_change=self.look, on_ready=self._worker_ready, on_death=self._worker_died
+            host=_host_name(),
+            slots=2 * MAX_WORKERS,
+            on_change=self.look,
+            on_ready=self._worker_ready,
+            on_death=self._worker_died,
         )
         self.registry = Registry(
             store=self.store, pool=self.pool, settings=lambda: self.rollout.settings, counters=self.counters
         )
+        self.farewell = Farewell(pool=self.pool, in_debt=lambda: self.registry.in_debt)
         self._commands = Commands(self)
         self._control = ControlPort(settings.control.socket, self._commands.handle, pool=settings.pool)
         self._http = HttpPort(
@@ -98,11 +102,7 @@ class Master:
         self._look_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._pardon_until = 0.0
-        self._drain_deadline = 0.0
-        self._drained_late = False
         self._told_ready = False
-        self._stop_asked = asyncio.Event()
-        self._over = asyncio.Event()
         self._log = get_logger("master", pool=settings.pool)
 
     @property
@@ -111,9 +111,16 @@ class Master:
         return self.rollout.settings
 
     @property
+    def stage(self) -> Stage:
+        """Where this master stands in its life."""
+        if self.farewell.begun:
+            return Stage.STOPPING
+        return Stage.RUNNING if self._running else Stage.STARTING
+
+    @property
     def target(self) -> int:
         """Workers that there should be."""
-        if self.stage is Stage.STOPPING or self.role in {Role.SCHEDULER, Role.PRODUCER}:
+        if self.farewell.begun or self.role is Role.SCHEDULER:
             return 0
         return self.scaled_to if self.scaled_to is not None else self.settings.workers.count
 
@@ -132,10 +139,10 @@ class Master:
             signals.install(asyncio.get_running_loop(), self._on_signal)
             await self._open_http()
             if await self._start():
-                await self._over.wait()
+                await self.farewell.over.wait()
         finally:
             await self._close()
-        return exits.DRAIN_TIMED_OUT if self._drained_late else exits.OK
+        return exits.DRAIN_TIMED_OUT if self.farewell.late else exits.OK
 
     def look(self) -> None:
         """Have the plan look at the pool soon; many calls make one look."""
@@ -145,15 +152,11 @@ class Master:
 
     def stop(self, *, now: bool) -> None:
         """Begin to stop, or stop faster."""
-        self._stop_asked.set()
-        if self.stage is not Stage.STOPPING:
-            self.stage = Stage.STOPPING
-            self._drain_deadline = time.monotonic() + self.settings.workers.drain_timeout
-            self._log.info("stopping", busy=count_busy(self.pool.children.values()))
+        if not self.farewell.begun:
             self.notifier.stopping("stopping")
+        self.farewell.begin(self.settings.workers.drain_timeout)
         if now:
-            for child in list(self.pool.children.values()):
-                self.pool.kill(child, Verdict("stopped by the operator", charge=False))
+            self.farewell.hurry()
         self.look()
 
     def set_quiet(self, quiet: bool) -> None:
@@ -180,7 +183,7 @@ class Master:
     async def _start(self) -> bool:
         """Wait for Redis, import the application, start the upkeep; False when a stop came first."""
         starting = asyncio.create_task(self._start_steps())
-        stop = asyncio.create_task(self._stop_asked.wait())
+        stop = asyncio.create_task(self.farewell.asked.wait())
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if not starting.done():
@@ -190,39 +193,31 @@ class Master:
         return True
 
     async def _start_steps(self) -> None:
-        await self._await_redis()
-        if self.role not in {Role.SCHEDULER, Role.PRODUCER}:
+        warning = persistence_warning(await self.store.await_server(self._redis_is_late))
+        if warning:
+            self._log.warning(warning)
+        if self.role is not Role.SCHEDULER:
             await self.rollout.start(self.pool)
         self.spawn_task(self.registry.run_beats())
         self.spawn_task(self.registry.run_recoveries())
         if self.role in {Role.ALL, Role.SCHEDULER}:
             scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
             reaper = Reaper(
-                store=self.store, registry=self.registry, settings=lambda: self.settings, own=lambda: set(self.pool.children)
+                store=self.store,
+                registry=self.registry,
+                settings=lambda: self.settings,
+                own=lambda: set(self.pool.children),
             )
             for work in (scheduler.run(), scheduler.listen(), reaper.run()):
                 self.spawn_task(work)
-        self.stage = Stage.RUNNING
+        self._running = True
         self.spawn_task(self._tick_for_ever())
         self.look()
 
-    async def _await_redis(self) -> None:
-        """Wait until Redis answers; the pauses between tries are 1, 2, 4, 8, 16 … s."""
-        tries, pause_s = self.settings.redis.connect_tries, 1.0
-        for attempt in range(1, tries + 1):
-            try:
-                warning = persistence_warning(await self.store.check())
-                break
-            except RedisUnavailable as fault:
-                if attempt == tries:
-                    raise
-                self._log.warning("Redis does not answer", error=str(fault), attempt=attempt, of=tries, next_in_s=pause_s)
-                self.notifier.status(f"waiting for Redis, try {attempt} of {tries}")
-                self.notifier.extend_timeout(pause_s + self.settings.redis.socket_timeout + 10)
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, CONNECT_PAUSE_CAP_S)
-        if warning:
-            self._log.warning(warning)
+    def _redis_is_late(self, fault: str, pause_s: float) -> None:
+        self._log.warning("waiting for Redis", error=fault)
+        self.notifier.status(f"waiting for Redis: {fault}")
+        self.notifier.extend_timeout(pause_s + self.settings.redis.connect_timeout + self.settings.workers.boot_timeout)
 
     def _look(self) -> None:
         """Decide and act until there is nothing more to do, then sleep until the next deadline."""
@@ -235,8 +230,8 @@ class Master:
                 self._act(action)
         self._set_timer(next_deadline(self._view()))
         self._tell_state()
-        if self.stage is Stage.STOPPING and not self.pool.children and not self._over.is_set():
-            self.spawn_task(self._finish())
+        if self.farewell.begun and not self.pool.children:
+            self.spawn_task(self.farewell.finish())
 
     def _view(self) -> View:
         return View(
@@ -257,7 +252,7 @@ class Master:
                     # Redis should know the worker before it asks for jobs.
                     self.registry.hasten()
             case Drain(worker):
-                deadline = self._drain_deadline or time.monotonic() + self.settings.workers.drain_timeout
+                deadline = self.farewell.deadline or time.monotonic() + self.settings.workers.drain_timeout
                 self.pool.drain(self.pool.children[worker], deadline)
             case Kill(worker, overdue):
                 self._kill_overdue(self.pool.children[worker], overdue)
@@ -265,12 +260,8 @@ class Master:
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
         verdict = overdue_verdict(overdue, child, time.monotonic())
         self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
-        if overdue is Overdue.DRAIN and self.stage is Stage.STOPPING:
-            self._drained_late = True
-            self._log.warning(
-                "drain deadline passed: an unfinished job goes back to its queue", worker=child.number,
-                drain_timeout_s=self.settings.workers.drain_timeout,
-            )  # fmt: skip
+        if overdue is Overdue.DRAIN and self.farewell.begun:
+            self.farewell.passed(child)
         self.pool.kill(child, verdict)
 
     def _worker_ready(self, child: Child) -> None:
@@ -294,7 +285,7 @@ class Master:
             case signal.SIGHUP:
                 self.spawn_task(self._commands.reload_quietly())
             case signal.SIGTERM:
-                self.stop(now=self.stage is Stage.STOPPING)
+                self.stop(now=self.farewell.begun)
             case signal.SIGINT | signal.SIGQUIT:
                 self.stop(now=True)
             case signal.SIGTTIN:
@@ -319,7 +310,9 @@ class Master:
             if self.lag_s > STALL_S:
                 # Suspended or starved: workers' deadlines passed while nobody could see them being met.
                 self._pardon_until = now + self.lag_s
-                self._log.warning("the master was held up; no worker is killed for lateness now", late_s=round(self.lag_s, 1))
+                self._log.warning(
+                    "the master was held up; no worker is killed for lateness now", late_s=round(self.lag_s, 1)
+                )
             before = now
             self._look()
             self.pool.reap_strangers()
@@ -328,10 +321,13 @@ class Master:
     def _tell_state(self) -> None:
         text = self._commands.status_line()
         set_title(f"master [{self.settings.pool}] {text}")
-        if self.stage is Stage.STOPPING:
-            left_s = max(0.0, self._drain_deadline - time.monotonic())
-            self.notifier.extend_timeout(left_s + LAST_DEBTS_S + 5)
-        elif not self._told_ready and self.stage is Stage.RUNNING and count_ready(self.pool.children.values()) >= self.target:
+        if self.farewell.begun:
+            self.notifier.extend_timeout(self.farewell.left_s + LAST_DEBTS_S + CLOSE_S)
+        elif (
+            not self._told_ready
+            and self.stage is Stage.RUNNING
+            and count_ready(self.pool.children.values()) >= self.target
+        ):
             self._told_ready = True
             self.notifier.ready(text)
             self._log.info("ready", workers=self.target, metrics=self.metrics_address)
@@ -344,15 +340,6 @@ class Master:
         if deadline is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, deadline - time.monotonic()), self.look)
-
-    async def _finish(self) -> None:
-        """All workers are gone: see that their jobs are back, then end."""
-        deadline = time.monotonic() + LAST_DEBTS_S
-        while self.registry.in_debt and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
-        if self.registry.in_debt:
-            self._log.error("Redis does not answer: jobs go back when a master runs again")
-        self._over.set()
 
     async def _close(self) -> None:
         self._set_timer(None)
@@ -376,5 +363,3 @@ class Master:
 def _host_name() -> str:
     """This machine's name in the alphabet of worker ids."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40] or "host"
-
-

@@ -33,7 +33,12 @@ class Rollout:
     """
 
     def __init__(
-        self, *, settings: Settings, load: Callable[[], Settings], target: Callable[[], int], on_change: Callable[[], None]
+        self,
+        *,
+        settings: Settings,
+        load: Callable[[], Settings],
+        target: Callable[[], int],
+        on_change: Callable[[], None],
     ) -> None:
         self._load = load
         self._target = target
@@ -121,7 +126,9 @@ class Rollout:
         if self.reloading and death.generation == self.wanted:
             self._failure = f"a new worker did not become ready: {death.cause}"
         pause_s = self.restart.failed(time.monotonic(), random.random(), death.cause)  # noqa: S311 - spreads starts
-        self._log.error("worker did not become ready", worker=death.number, cause=death.cause, pause_s=round(pause_s, 1))
+        self._log.error(
+            "worker did not become ready", worker=death.number, cause=death.cause, pause_s=round(pause_s, 1)
+        )
 
     async def _roll(self, tell: Callable[[str], None], wait: str | None) -> None:
         settings = self._load()

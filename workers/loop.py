@@ -150,7 +150,9 @@ class Loop:
             return self._stop_waiting()
         block_s = self._settings.workers.block_timeout
         keys = self._keys
-        moved = self._wire.move_blocking(keys.inbox(self._worker), keys.processing(self._worker), block_s, self._channel)
+        moved = self._wire.move_blocking(
+            keys.inbox(self._worker), keys.processing(self._worker), block_s, self._channel
+        )
         while moved is None:
             self._read_orders()
             if self._slot.order != Order.WORK:

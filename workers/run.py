@@ -73,7 +73,9 @@ class Runner:
         task = find_task(envelope.task)
         if task is None:
             known = ", ".join(task_names()[:10]) or "none"
-            return self._bury(job, envelope, "UnknownTask", f"no task {envelope.task!r} in this application; known: {known}")
+            return self._bury(
+                job, envelope, "UnknownTask", f"no task {envelope.task!r} in this application; known: {known}"
+            )
         try:
             result = self._call(job, envelope, task, stopping)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
@@ -128,8 +130,9 @@ class Runner:
         self._alarm.postpone(LOOP_LATE_S)
         loop = asyncio.get_running_loop()
         patience = loop.call_later(timeout_s, self._alarm.postpone, self._settings.workers.kill_grace / 2)
+        limit = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            async with limit:
                 return await coroutine
         except TimeoutError as fault:
             if limit.expired():
@@ -173,7 +176,14 @@ class Runner:
             return self._bury(job, envelope, name, message, stack)
         delay_s = min(LONGEST_DELAY_S, task.backoff.delay_s(job.errors + 1, random.random()))  # noqa: S311 - spreads retries, hides nothing
         self._slot.retried += 1
-        self._log.info("job failed, will retry", job_id=job.id, task=task.name, error=name, message=message, delay_s=round(delay_s, 1))
+        self._log.info(
+            "job failed, will retry",
+            job_id=job.id,
+            task=task.name,
+            error=name,
+            message=message,
+            delay_s=round(delay_s, 1),
+        )
         return Settlement(job.id, job.token, "retry", self._error(job, name, message, stack), round(delay_s * 1000))
 
     def _bury(self, job: Claimed, envelope: Envelope | None, name: str, message: str, stack: str = "") -> Settlement:

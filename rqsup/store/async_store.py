@@ -6,15 +6,22 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
-import redis.asyncio
+import redis.exceptions
 
 from rqsup.config import RedisSettings, redact_url
 from rqsup.errors import RedisUnavailable
-from rqsup.store.connection import UNAVAILABLE, check_server, connect_async
+from rqsup.store.connection import (
+    UNAVAILABLE,
+    check_server,
+    connect_async,
+    connect_pauses,
+    login_refused,
+    never_answered,
+)  # fmt: skip
 from rqsup.store.scripts import FLAGS_SINCE, Call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -49,6 +56,28 @@ class AsyncStore:
         self._flags = version >= FLAGS_SINCE
         return info
 
+    async def await_server(self, tell: Callable[[str, float], None]) -> dict[str, Any]:
+        """Wait until Redis answers, and return its INFO; tries and pauses as in `connection.await_server`.
+
+        Args:
+            tell: takes what failed, and the pause until the next try in seconds.
+
+        Raises:
+            RedisUnavailable: it never answered, or refused the user or password.
+            ServerUnfit: it answers but must not be used.
+        """
+        for attempt, pause_s in connect_pauses(self._settings.connect_tries):
+            try:
+                return await self.check()
+            except RedisUnavailable as fault:
+                if isinstance(fault.__cause__, redis.exceptions.AuthenticationError):
+                    raise login_refused(self._settings, fault) from fault
+                if pause_s is None:
+                    raise never_answered(self._settings, fault) from fault
+                tell(f"{fault}; try {attempt} of {self._settings.connect_tries}, next in {pause_s:g} s", pause_s)
+                await asyncio.sleep(pause_s)
+        raise AssertionError("unreachable: the last try returns or raises")
+
     async def run(self, call: Call[T]) -> T:
         """Send one call and return its answer.
 
@@ -78,13 +107,15 @@ class AsyncStore:
         except redis.exceptions.NoScriptError as fault:
             raise _NoScript from fault
         except (*UNAVAILABLE, TimeoutError, redis.exceptions.RedisError) as fault:
-            self.fault = f"{type(fault).__name__}: {fault}" if str(fault) else f"no answer in {self._settings.socket_timeout:g} s"
+            self.fault = (
+                f"{type(fault).__name__}: {fault}"
+                if str(fault)
+                else f"no answer in {self._settings.socket_timeout:g} s"
+            )
             raise RedisUnavailable(f"Redis at {self.url}: {self.fault}") from fault
         self.fault = ""
         return reply
 
 
-class _NoScript(Exception):  # noqa: N818 - a step of the protocol between `run` and `_bounded`, never seen outside
+class _NoScript(Exception):
     """The server lost its scripts (restart, failover); EVALSHA wrote nothing."""
-
-

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
+import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -111,23 +112,44 @@ def await_server(
         RedisUnavailable: it never answered, or refused the user or password.
         ServerUnfit: it answers but must not be used.
     """
-    delay = 1.0
-    for attempt in range(1, settings.connect_tries + 1):
+    for attempt, pause_s in connect_pauses(settings.connect_tries):
         try:
             return check_server(client.info())
         except redis.exceptions.AuthenticationError as fault:
-            raise RedisUnavailable(f"Redis at {redact_url(settings.url)} refuses the login: {fault}") from fault
+            raise login_refused(settings, fault) from fault
         except UNAVAILABLE as fault:
-            if attempt == settings.connect_tries:
-                raise RedisUnavailable(
-                    f"no Redis at {redact_url(settings.url)} after {attempt} tries: {fault}. Start one there, "
-                    "set redis.url (or RQSUP_REDIS__URL), or try `rqsup demo`, which brings its own"
-                ) from fault
+            if pause_s is None:
+                raise never_answered(settings, fault) from fault
             log(f"Redis at {redact_url(settings.url)} does not answer ({fault}); try {attempt} of "
-                f"{settings.connect_tries}, next in {delay:.0f} s")  # fmt: skip
-        pause(delay)
-        delay = min(delay * 2, CONNECT_PAUSE_CAP_S)
+                f"{settings.connect_tries}, next in {pause_s:g} s")  # fmt: skip
+            pause(pause_s)
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def connect_pauses(tries: int) -> Iterator[tuple[int, float | None]]:
+    """Number of each try to connect, and the pause in seconds after it; None after the last.
+
+    >>> list(connect_pauses(3))
+    [(1, 1.0), (2, 2.0), (3, None)]
+    """
+    for attempt in range(1, tries):
+        yield attempt, min(2.0 ** (attempt - 1), CONNECT_PAUSE_CAP_S)
+    yield tries, None
+
+
+def login_refused(settings: RedisSettings, fault: Exception) -> RedisUnavailable:
+    """The error for a wrong user or password: trying again would not help."""
+    return RedisUnavailable(
+        f"Redis at {redact_url(settings.url)} refuses the login ({fault}): check redis.username and redis.password_file"
+    )
+
+
+def never_answered(settings: RedisSettings, fault: Exception) -> RedisUnavailable:
+    """The error after the last try."""
+    return RedisUnavailable(
+        f"no Redis at {redact_url(settings.url)} after {settings.connect_tries} tries: {fault}. Start one there, "
+        "set redis.url (or RQSUP_REDIS__URL), or try `rqsup demo`, which brings its own"
+    )
 
 
 def check_server(info: dict[str, Any]) -> tuple[int, int]:
@@ -165,7 +187,9 @@ class Store:
     """Runs calls on a blocking client. Safe to share between threads."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self.client = client
+        # redis-py types each reply as the union of all that its options allow; casts at each call would
+        # only repeat what the command's name says.
+        self.client: Any = client
         self._flags: bool | None = None
 
     def run(self, call: Call[T]) -> T:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import redis
+import redis.exceptions
 
 from rqsup.job import LEVEL_LABELS
 from rqsup.store.keys import Keys

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from rqsup.job import LEVEL_LABELS
 
 T = TypeVar("T")
-Argument = str | bytes | int
+Argument = str | int | float | bytes
 
 #: First server version whose scripts may carry flags; older ones run them without.
 FLAGS_SINCE = (7, 0)
@@ -44,8 +44,8 @@ def script(name: str) -> Script:
     """Load a script by the name of its file."""
     folder = files("rqsup.store") / "lua"
     text = (folder / f"{name}.lua").read_text()
-    uses = re.search(r"^-- Uses: (.+)$", text, re.M)
-    flags = re.search(r"^-- Flags: ([a-z-]+)", text, re.M)
+    uses = re.search(r"^-- Uses: (.+)$", text, re.MULTILINE)
+    flags = re.search(r"^-- Flags: ([a-z-]+)", text, re.MULTILINE)
     parts = [(folder / f"_{part}.lua").read_text() for part in (uses.group(1).split() if uses else [])]
     plain = "\n".join([*parts, text])
     # A shebang without flags turns on stricter checks in Redis 7: undeclared commands fail early.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import hiredis
 import redis
+import redis.exceptions
 
 from rqsup.config import RedisSettings
 from rqsup.errors import RedisUnavailable
@@ -136,7 +137,7 @@ class Wire:
         if self._socket is None:
             raise RedisUnavailable("not connected to Redis")
         try:
-            self._socket.sendall(b"".join(hiredis.pack_command(command) for command in commands))
+            self._socket.sendall(b"".join(hiredis.pack_command(cast(Any, command)) for command in commands))
         except UNAVAILABLE as fault:
             raise RedisUnavailable(f"Redis went away: {fault}") from fault
 

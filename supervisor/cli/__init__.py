@@ -5,7 +5,12 @@ from __future__ import annotations
 import click
 
 import rqsup
+from rqsup.supervisor.cli.admin import admin
+from rqsup.supervisor.cli.config_commands import config_group
+from rqsup.supervisor.cli.demo import demo
 from rqsup.supervisor.cli.frame import ErrorGroup
+from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop
+from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
 
 
@@ -15,4 +20,5 @@ def main() -> None:
     """A Redis work queue that owns its worker processes: at least once, nothing lost."""
 
 
-main.add_command(run)
+for command in (run, status, reload, stop, quiet, resume, scale, produce, demo, admin, config_group):
+    main.add_command(command)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from rqsup.config import load
 from rqsup.envelope import check_name
@@ -52,6 +55,28 @@ def opened(config: str | None) -> Iterator[Client]:
             raise RqsupError(f"Redis refused: {fault}; `rqsup admin check` names keys of a wrong type") from fault
 
 
+def _print_json(value: Any) -> None:
+    print_json(_printable(msgspec.to_builtins(value)))
+
+
+def _printable(value: Any) -> Any:
+    """The value with ids of foreign bytes written as `\\xff`: JSON has no place for bytes that are no text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_printable(key): _printable(inner) for key, inner in value.items()}
+    return [_printable(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _json_or_text(data: bytes | None) -> Any:
+    if data is None:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data.decode("utf-8", "backslashreplace")
+
+
 @admin.command()
 @config_option
 @json_option
@@ -62,7 +87,7 @@ def stats(config: str | None, as_json: bool) -> None:
     with opened(config) as client:
         numbers = inspect.stats(client.store, client.keys)
     if as_json:
-        print_json(numbers)
+        _print_json(numbers)
         return
     from rqsup.supervisor.cli import admin_view
 
@@ -79,7 +104,7 @@ def stats_keys(config: str | None, as_json: bool) -> None:
     with opened(config) as client:
         rows = inspect.key_stats(client.store, client.keys)
     if as_json:
-        print_json({"keys": rows})
+        _print_json({"keys": rows})
         return
     from rqsup.supervisor.cli import admin_view
 
@@ -99,7 +124,7 @@ def peek(config: str | None, as_json: bool, queue: str, count: int) -> None:
     with opened(config) as client:
         jobs = inspect.peek(client.store, client.keys, queue, count)
     if as_json:
-        print_json({"queue": queue, "jobs": jobs})
+        _print_json({"queue": queue, "jobs": jobs})
         return
     from rqsup.supervisor.cli import admin_view
 
@@ -118,7 +143,7 @@ def dlq_list(config: str | None, as_json: bool, count: int, offset: int) -> None
     with opened(config) as client:
         letters = inspect.dead_letters(client.store, client.keys, offset, count)
     if as_json:
-        print_json({"letters": letters})
+        _print_json({"letters": letters})
         return
     from rqsup.supervisor.cli import admin_view
 
@@ -138,7 +163,7 @@ def dlq_show(config: str | None, as_json: bool, job_id: str) -> None:
     if letter is None:
         raise JobNotFound(f"job {job_id} is not among the dead letters: see `rqsup admin dlq list`")
     if as_json:
-        print_json(letter)
+        _print_json(letter)
         return
     from rqsup.supervisor.cli import admin_view
 
@@ -163,7 +188,7 @@ def dlq_replay(
     with opened(config) as client:
         result = inspect.replay(client.store, client.keys, None if everything else job_ids, task)
     if as_json:
-        print_json(result)
+        _print_json(result)
     else:
         _tell_replayed(result)
     ctx.exit(exits.FAILURE if result.missing or result.unreadable or result.refused else exits.OK)
@@ -192,7 +217,7 @@ def purge_dlq(config: str | None, as_json: bool, yes: bool) -> None:
     with opened(config) as client:
         deleted = inspect.purge_dead(client.store, client.keys)
     if as_json:
-        print_json({"deleted": deleted})
+        _print_json({"deleted": deleted})
     else:
         click.echo(f"{deleted} dead letter(s) deleted")
 
@@ -211,7 +236,7 @@ def check(ctx: click.Context, config: str | None, as_json: bool) -> None:
     with opened(config) as client:
         report = inspect.check(client.store, client.keys)
     if as_json:
-        print_json(report)
+        _print_json(report)
     else:
         from rqsup.supervisor.cli import admin_view
 
@@ -228,7 +253,7 @@ def job_show(config: str | None, as_json: bool, job_id: str) -> None:
     with opened(config) as client:
         record = client.record(job_id)
     if as_json:
-        print_json(record)
+        _print_json({**asdict(record), "envelope": _json_or_text(record.envelope), "result": _json_or_text(record.result)})
         return
     from rqsup.supervisor.cli import admin_view
 
@@ -244,6 +269,6 @@ def job_cancel(config: str | None, as_json: bool, job_id: str) -> None:
     with opened(config) as client:
         client.cancel(job_id)
     if as_json:
-        print_json({"id": job_id, "state": "cancelled"})
+        _print_json({"id": job_id, "state": "cancelled"})
     else:
         click.echo(f"job {job_id} is cancelled")

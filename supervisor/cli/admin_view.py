@@ -14,6 +14,11 @@ from rich.table import Table
 from rqsup.inspect import DeadLetter, KeyStats, PeekedJob, Report, Stats
 from rqsup.job import LEVEL_LABELS, JobRecord
 
+#: Width of an id that rqsup made.
+ID_WIDTH = 36
+#: Characters of a job's arguments in a table; `--json` shows more.
+ARGUMENTS_SHOWN = 40
+
 
 def show_stats(stats: Stats, console: Console) -> None:
     """Queues by level, totals, workers, counters."""
@@ -28,7 +33,9 @@ def show_stats(stats: Stats, console: Console) -> None:
         workers.add_row(worker.id, _count(worker.holds), f"{worker.beats:,}", state)
     console.print(workers if stats.workers else "No worker is registered.")
     if stats.counters:
-        console.print("\nSo far: " + ", ".join(f"{name} {count:,}" for name, count in stats.counters.items()), highlight=False)
+        console.print(
+            "\nSo far: " + ", ".join(f"{name} {count:,}" for name, count in stats.counters.items()), highlight=False
+        )
 
 
 def show_keys(rows: Sequence[KeyStats], console: Console) -> None:
@@ -46,7 +53,14 @@ def show_peek(queue: str, jobs: Sequence[PeekedJob], console: Console) -> None:
         return
     table = _table("Job", "task", "level", ">age", ">tries", "arguments")
     for job in jobs:
-        table.add_row(_safe(job.id), job.task or "(unreadable)", job.level, age(job.age_s), str(job.attempts), _safe(job.arguments))
+        table.add_row(
+            _safe(job.id),
+            job.task or "(unreadable)",
+            job.level,
+            age(job.age_s),
+            str(job.attempts),
+            _safe(job.arguments),
+        )
     console.print(table)
 
 
@@ -58,7 +72,11 @@ def show_letters(letters: Sequence[DeadLetter], console: Console) -> None:
     table = _table("Job", "task", "died (UTC)", ">tries", "reason")
     for letter in letters:
         table.add_row(
-            _safe(letter.id), letter.task or "(unreadable)", moment(letter.dead_at_ms), str(letter.attempts), _safe(letter.reason)
+            _safe(letter.id),
+            letter.task or "(unreadable)",
+            moment(letter.dead_at_ms),
+            str(letter.attempts),
+            _safe(letter.reason),
         )
     console.print(table)
     console.print("\nOne in full: rqsup admin dlq show ID", highlight=False)
@@ -91,6 +109,8 @@ def show_report(report: Report, console: Console) -> None:
 def show_job(record: JobRecord, console: Console) -> None:
     """One job's record; what it does not have is left out."""
     values: dict[str, Any] = asdict(record)
+    for name in ("envelope", "result"):
+        values[name] = (values[name] or b"").decode("utf-8", "backslashreplace")
     for name in [name for name in values if name.endswith("_at") and values[name]]:
         values[name] = f"{moment(values[name])} UTC"
     _show_values(values, console)
@@ -129,7 +149,7 @@ def _show_values(values: dict[str, Any], console: Console) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in values.items():
-        if value is not None and value not in {"", 0} if isinstance(value, str | int) else value:
+        if value:
             table.add_row(name, _safe(str(value)))
     console.print(table)
 
@@ -139,12 +159,19 @@ def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in headings:
         numeric = heading.startswith(">")
-        table.add_column(heading.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        width = ID_WIDTH if heading == "Job" else None
+        table.add_column(
+            heading.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold", min_width=width
+        )
     return table
 
 
 def _count(number: int) -> str:
     return f"{number:,}" if number else "·"
+
+
+def _short(arguments: str) -> str:
+    return arguments if len(arguments) <= ARGUMENTS_SHOWN else arguments[: ARGUMENTS_SHOWN - 1] + "…"
 
 
 def _safe(value: str) -> str:
@@ -153,4 +180,5 @@ def _safe(value: str) -> str:
 
 def _plain(value: str) -> str:
     """Foreign text, made harmless for a terminal."""
+    value = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -14,12 +14,13 @@ from rqsup.supervisor import exits
 if TYPE_CHECKING:
     from rich.console import Console
 
-F = TypeVar("F", bound=Callable[..., Any])
+#: Adds an option to a command.
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-config_option: Callable[[F], F] = click.option(
+config_option: Decorator = click.option(
     "-c", "--config", "config", metavar="FILE", envvar="RQSUP_CONFIG", help="Configuration file (YAML)."
 )
-json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 def print_json(value: Any) -> None:

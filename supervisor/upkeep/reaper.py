@@ -54,7 +54,9 @@ class Sightings:
 class Reaper:
     """Looks at the registry once per beat, and exactly when a worker's time is up."""
 
-    def __init__(self, *, store: AsyncStore, registry: Registry, settings: Callable[[], Settings], own: Callable[[], set[str]]) -> None:
+    def __init__(
+        self, *, store: AsyncStore, registry: Registry, settings: Callable[[], Settings], own: Callable[[], set[str]]
+    ) -> None:
         self._store = store
         self._registry = registry
         self._settings = settings

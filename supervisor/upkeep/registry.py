@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import redis
+import redis.exceptions
 
 from rqsup.config import Settings
 from rqsup.errors import RedisUnavailable
@@ -81,7 +82,9 @@ class Registry:
     fail and debts wait; both are taken up again when it is back.
     """
 
-    def __init__(self, *, store: AsyncStore, pool: Pool, settings: Callable[[], Settings], counters: dict[str, int]) -> None:
+    def __init__(
+        self, *, store: AsyncStore, pool: Pool, settings: Callable[[], Settings], counters: dict[str, int]
+    ) -> None:
         self._store = store
         self._pool = pool
         self._settings = settings

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 import redis
+import redis.exceptions
 
 from rqsup.config import Settings
 from rqsup.errors import RedisUnavailable

@@ -137,7 +137,9 @@ def test_an_unreadable_letter_is_no_fault(raw: Raw) -> None:
 def test_a_duplicate_on_another_page_of_a_long_list_is_found(raw: Raw) -> None:
     raw.client.enqueue_many([])
     for number in range(2_500):
-        raw.redis.hset(raw.keys.job(f"j{number}"), mapping={"state": "ready", "queue": "q", "level": "normal", "envelope": "{}"})
+        raw.redis.hset(
+            raw.keys.job(f"j{number}"), mapping={"state": "ready", "queue": "q", "level": "normal", "envelope": "{}"}
+        )
         raw.redis.lpush(raw.keys.ready("q:normal"), f"j{number}")
     raw.redis.lpush(raw.keys.ready("q:normal"), "j0")
 
@@ -156,8 +158,12 @@ def test_the_check_ends_after_many_faults_and_says_so(raw: Raw) -> None:
 def test_without_the_right_to_scan_the_check_says_what_it_could_not_see(raw: Raw) -> None:
     one_of_each(raw)
     raw.redis.lpush(raw.keys.ready("q:normal"), "ghost")
-    raw.redis.acl_setuser("noscan", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-scan"])
-    with Client(raw.client.settings.redis.url.replace("unix://", "unix://noscan@"), namespace=raw.keys.namespace) as limited:
+    raw.redis.acl_setuser(
+        "noscan", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-scan"]
+    )
+    with Client(
+        raw.client.settings.redis.url.replace("unix://", "unix://noscan@"), namespace=raw.keys.namespace
+    ) as limited:
         report = check(Store(limited.store.client), raw.keys)
     raw.redis.acl_deluser("noscan")
 
@@ -182,7 +188,9 @@ def traffic(raw: Raw) -> Iterator[list[int]]:
                 own.run(scripts.promote(own.root))
                 jobs = own.claim(worker, count=2, resume=True, wait=True).jobs
                 for job in jobs:
-                    own.settle(job, ("succeed", "retry", "succeed")[number % 3], b"{}", 60_000 if number % 3 else 1, worker)
+                    own.settle(
+                        job, ("succeed", "retry", "succeed")[number % 3], b"{}", 60_000 if number % 3 else 1, worker
+                    )
                 if number % 7 == 0:
                     own.recover(worker)
                     own.register(worker)

@@ -22,7 +22,9 @@ def make_child(worker: str = "host.1.1", *, number: int = 1, phase: Phase = Phas
     )  # fmt: skip
 
 
-def enter_job(child: Child, job_id: str = "job-1", *, started: float = 100.0, soft_s: float = 10, grace_s: float = 5) -> None:
+def enter_job(
+    child: Child, job_id: str = "job-1", *, started: float = 100.0, soft_s: float = 10, grace_s: float = 5
+) -> None:
     """Put a child into a job."""
     soft = started + soft_s
     child.slot.begin(job_id.encode(), b"mail.send", started=started, soft_deadline=soft, hard_deadline=soft + grace_s)

@@ -202,7 +202,9 @@ EVENTS = ["scale", "reload", "roll back", "stall", "later", "zygote", "die", "re
 
 
 @given(st.integers(0, 5), st.lists(st.sampled_from(EVENTS), max_size=40), st.randoms(use_true_random=False))
-def test_any_pool_keeps_its_promises_and_reaches_its_target(target: int, events: list[str], luck: random.Random) -> None:
+def test_any_pool_keeps_its_promises_and_reaches_its_target(
+    target: int, events: list[str], luck: random.Random
+) -> None:
     pool = SimulatedPool(target)
     for event in events:
         pool.happen(event, luck)

@@ -49,7 +49,12 @@ def test_another_process_sees_the_same_memory() -> None:
     assert not os.get_inheritable(board.descriptor)
 
 
-@given(st.lists(st.one_of(st.just("lend"), st.integers(0, 3), st.tuples(st.integers(0, 3), st.sampled_from(COUNTERS))), max_size=60))
+@given(
+    st.lists(
+        st.one_of(st.just("lend"), st.integers(0, 3), st.tuples(st.integers(0, 3), st.sampled_from(COUNTERS))),
+        max_size=60,
+    )
+)
 def test_totals_never_fall_and_count_everything(steps: list[object]) -> None:
     board = Scoreboard(4)
     lent, counted, before = {}, 0, 0

@@ -16,24 +16,27 @@ MANUAL = Path(__file__).parents[2] / "docs" / "signals.md"
 
 
 def test_each_signal_reaches_the_loop() -> None:
-    seen: list[signal.Signals] = []
+    seen: set[signal.Signals] = set()
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        install(loop, seen.append)
+        all_seen = asyncio.Event()
+
+        def see(number: signal.Signals) -> None:
+            seen.add(number)
+            if seen == set(SIGNALS):
+                all_seen.set()
+
+        install(loop, see)
         try:
             for number in SIGNALS:
                 os.kill(os.getpid(), number)
-            async with asyncio.timeout(10):
-                while len(seen) < len(SIGNALS):
-                    await asyncio.sleep(0.005)
+            await asyncio.wait_for(all_seen.wait(), 10)
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
     asyncio.run(main())
-
-    assert set(seen) == set(SIGNALS)
 
 
 @pytest.mark.skipif(not MANUAL.exists(), reason="docs/signals.md is not written yet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from rqsup import Client
 from rqsup.client import Request
 from tests.system.conftest import Start
-from tests.system.daemon import all_ended, is_alive, stats
+from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until
 
 AssertClean = Callable[[], None]
@@ -27,7 +28,7 @@ def test_random_kills_of_workers_lose_nothing(start: Start, client: Client, asse
     for killed in range(kills):
         wait_until(lambda: daemon.status()["ready"] == 4, what="all workers ready")
         os.kill(luck.choice(daemon.workers())["pid"], signal.SIGKILL)
-        wait_until(lambda seen=killed: daemon.status()["counters"]["deaths"] > seen, what="the death to be seen")
+        _await_deaths(daemon, killed + 1)
 
     wait_until(lambda: all_ended(client, jobs), 120, "all jobs to end")
     assert stats(client)["succeeded"] == jobs
@@ -50,11 +51,15 @@ def test_killed_workers_job_runs_again_elsewhere_and_tells_why(start: Start, cli
     assert "killed by SIGKILL, not by rqsup" in recovery["cause"]
 
 
-def test_prefetched_jobs_of_a_killed_worker_are_not_charged(start: Start, client: Client, assert_clean: AssertClean) -> None:
+def test_prefetched_jobs_of_a_killed_worker_are_not_charged(
+    start: Start, client: Client, assert_clean: AssertClean
+) -> None:
     daemon = start(workers={"count": 1, "prefetch": 10})
     client.enqueue("probe.nap", 0.5)
     jobs = client.enqueue_many(Request("probe.nap", (0.3,)) for _ in range(5))
-    wait_until(lambda: client.store.client.llen(client.keys.processing(daemon.workers()[0]["id"])) > 1, what="a prefetch")
+    wait_until(
+        lambda: client.store.client.llen(client.keys.processing(daemon.workers()[0]["id"])) > 1, what="a prefetch"
+    )
     running = daemon.busy_worker()["job_id"]
 
     os.kill(daemon.workers()[0]["pid"], signal.SIGKILL)
@@ -74,11 +79,10 @@ def test_killed_masters_leave_no_child_and_their_successors_return_the_jobs_at_o
     client.enqueue_many(Request("probe.nap", (0.01,)) for _ in range(jobs))
 
     for _ in range(20):
-        seen = stats(client).get("succeeded", 0)
-        wait_until(lambda seen=seen, more=luck.randrange(30): stats(client).get("succeeded", 0) >= seen + more, what="progress")
+        _await_progress(client, luck.randrange(30))
         family = daemon.tree()
         daemon.kill()
-        wait_until(lambda family=family: not any(map(is_alive, family)), 1.0, "the end of all children")
+        _await_end(family)
         daemon.start()
 
     wait_until(lambda: all_ended(client, jobs), 60, "all jobs to end")
@@ -127,7 +131,9 @@ def test_a_zygote_that_dies_is_replaced_and_workers_go_on(start: Start, client: 
     wait_until(lambda: "zygote died" in daemon.log_text(), what="the master to see it")
     assert {worker["pid"] for worker in daemon.workers()} == workers
     os.kill(next(iter(workers)), signal.SIGKILL)
-    wait_until(lambda: daemon.status()["ready"] == 2 and daemon.status()["counters"]["deaths"] == 1, what="a new worker")
+    wait_until(
+        lambda: daemon.status()["ready"] == 2 and daemon.status()["counters"]["deaths"] == 1, what="a new worker"
+    )
     assert client.enqueue("probe.nap", 0).result(10)
 
 
@@ -148,8 +154,19 @@ def test_a_suspended_master_kills_no_worker_for_its_own_lateness(start: Start, c
     assert daemon.status()["counters"]["deaths"] == 0
 
 
-def _seconds_later(seconds: float) -> Callable[[], bool]:
-    import time
+def _await_deaths(daemon: Daemon, deaths: int) -> None:
+    wait_until(lambda: daemon.status()["counters"]["deaths"] >= deaths, what=f"{deaths} deaths to be seen")
 
+
+def _await_progress(client: Client, more: int) -> None:
+    before = stats(client).get("succeeded", 0)
+    wait_until(lambda: stats(client).get("succeeded", 0) >= before + more, what="progress")
+
+
+def _await_end(family: list[int]) -> None:
+    wait_until(lambda: not any(map(is_alive, family)), 1.0, "the end of all children")
+
+
+def _seconds_later(seconds: float) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,15 @@ def test_workers_ignore_signals_that_are_not_their_masters(start: Start, client:
     daemon = start(workers={"count": 1})
     worker = daemon.workers()[0]["pid"]
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTSTP):
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGTTIN,
+        signal.SIGTSTP,
+    ):
         os.kill(worker, number)
 
     assert client.enqueue("probe.nap", 0).result(10)["pid"] == worker
@@ -113,7 +122,9 @@ def test_scaling_by_command_and_by_signal(start: Start) -> None:
     assert daemon.status()["target"] == 1
 
 
-def test_quiet_stops_fetching_and_resume_goes_on(start: Start, client: Client, assert_clean: Callable[[], None]) -> None:
+def test_quiet_stops_fetching_and_resume_goes_on(
+    start: Start, client: Client, assert_clean: Callable[[], None]
+) -> None:
     daemon = start(workers={"count": 2})
 
     daemon.signal(signal.SIGTSTP)
@@ -135,7 +146,8 @@ def test_levels_are_taken_in_order(start: Start, client: Client, tmp_path: Path)
 
     levels = ("low", "normal", "high")
     client.enqueue_many(
-        Request("probe.note", (str(journal), f"{levels[number % 3]} {number}"), priority=levels[number % 3]) for number in range(1000)
+        Request("probe.note", (str(journal), f"{levels[number % 3]} {number}"), priority=levels[number % 3])
+        for number in range(1000)
     )
     daemon.ask("resume")
 
@@ -147,8 +159,6 @@ def test_levels_are_taken_in_order(start: Start, client: Client, tmp_path: Path)
 
 
 def test_due_jobs_start_on_time_and_not_before(start: Start, client: Client) -> None:
-    import time
-
     start()
     sent = time.time()
 
@@ -165,7 +175,10 @@ def test_ports_tell_health_readiness_and_metrics(start: Start, client: Client) -
     client.enqueue("probe.nap", 0).result(10)
     address = daemon.status()["metrics_address"]
 
-    pages = {page: urllib.request.urlopen(f"http://{address}/{page}").read().decode() for page in ("healthz", "readyz", "metrics")}  # noqa: S310
+    pages = {
+        page: urllib.request.urlopen(f"http://{address}/{page}").read().decode()
+        for page in ("healthz", "readyz", "metrics")
+    }
 
     assert pages["healthz"].startswith("ok")
     assert "2 of 2" in pages["readyz"]
@@ -189,7 +202,11 @@ def test_a_second_master_on_the_same_socket_is_refused(start: Start) -> None:
     daemon = start(workers={"count": 1})
 
     second = subprocess.run(
-        [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(daemon.config)], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(daemon.config)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
 
     assert second.returncode == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -31,8 +33,7 @@ def test_nothing_accepted_is_lost_when_redis_is_killed_under_load(
     sender.start()
 
     for _ in range(3):
-        seen = len(accepted)
-        wait_until(lambda seen=seen: len(accepted) > seen + 300, 30, "300 more jobs")
+        _await_size(accepted, len(accepted) + 300)
         private_redis.kill()
         private_redis.start()
     stop.set()
@@ -40,7 +41,10 @@ def test_nothing_accepted_is_lost_when_redis_is_killed_under_load(
 
     late = _clock(30)
     wait_until(lambda: all_ended(private_client, len(accepted)) or late(), 60, "all jobs to end")
-    records = {job_id: read_record(job_id, private_client.store.client.hgetall(private_client.keys.job(job_id))) for job_id in accepted}
+    records = {
+        job_id: read_record(job_id, private_client.store.client.hgetall(private_client.keys.job(job_id)))
+        for job_id in accepted
+    }
     unfinished = {job_id: record for job_id, record in records.items() if record is None or record.state != "succeeded"}
     assert not unfinished, (unfinished, private_client.store.client.info("persistence"))
     assert_clean_state(private_client)
@@ -109,7 +113,9 @@ def test_a_frozen_redis_is_survived(start_private: Start, private_redis: LocalSe
 
 
 @pytest.mark.slow
-def test_the_master_waits_for_redis_at_its_start(start_private: Start, private_redis: LocalServer, private_client: Client) -> None:
+def test_the_master_waits_for_redis_at_its_start(
+    start_private: Start, private_redis: LocalServer, private_client: Client
+) -> None:
     private_redis.stop()
     daemon = start_private(launch_only=True)
     wait_until(lambda: "Redis does not answer" in daemon.log_text(), what="the first try")
@@ -120,7 +126,9 @@ def test_the_master_waits_for_redis_at_its_start(start_private: Start, private_r
     assert private_client.enqueue("probe.nap", 0).result(10)
 
 
-def test_without_redis_the_master_gives_up_with_its_own_exit_status(start_private: Start, private_redis: LocalServer) -> None:
+def test_without_redis_the_master_gives_up_with_its_own_exit_status(
+    start_private: Start, private_redis: LocalServer
+) -> None:
     private_redis.stop()
 
     daemon = start_private(launch_only=True, redis={"connect_tries": 1})
@@ -142,8 +150,10 @@ def _send_until(client: Client, stop: threading.Event, accepted: set[str]) -> No
         accepted.add(job_id)
 
 
-def _clock(seconds: float):  # type: ignore[no-untyped-def]
-    import time
+def _await_size(accepted: set[str], size: int) -> None:
+    wait_until(lambda: len(accepted) >= size, 30, f"{size} accepted jobs")
 
+
+def _clock(seconds: float) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end

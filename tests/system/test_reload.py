@@ -13,11 +13,10 @@ from rqsup import Client
 from rqsup.client import Request
 from rqsup.errors import MasterRefused
 from rqsup.store.server import LocalServer
-from tests.system.conftest import Start
 from tests.system.daemon import Daemon, all_ended, sample_until, stats
 from tests.waiting import wait_until
 
-CODE = '''
+CODE = """
 import time
 from rqsup import task
 
@@ -25,7 +24,7 @@ from rqsup import task
 def tell(seconds: float = 0.0) -> int:
     time.sleep(seconds)
     return {number}
-'''
+"""
 
 
 @pytest.fixture
@@ -55,10 +54,15 @@ def test_new_code_takes_over(deployed: Daemon, client: Client, tmp_path: Path) -
         ("def broken(:\n", "SyntaxError"),
         ("import no_such_module_at_all\n", "ModuleNotFoundError"),
         ("raise SystemExit(3)\n", "SystemExit"),
-        ("import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True, name='ddtrace').start()\n", "thread"),
+        (
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True, name='ddtrace').start()\n",
+            "thread",
+        ),
     ],
 )
-def test_broken_code_changes_nothing_and_says_why(deployed: Daemon, client: Client, tmp_path: Path, code: str, reason: str) -> None:
+def test_broken_code_changes_nothing_and_says_why(
+    deployed: Daemon, client: Client, tmp_path: Path, code: str, reason: str
+) -> None:
     before = {worker["pid"] for worker in deployed.workers()}
 
     (tmp_path / "version.py").write_text(code)
@@ -72,9 +76,15 @@ def test_broken_code_changes_nothing_and_says_why(deployed: Daemon, client: Clie
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("workers: [", "no YAML"), ("wrokers: {}\n", "wrokers: unknown key"), ("app: [version]\nnamespace: other\n", "namespace")],
+    [
+        ("workers: [", "no YAML"),
+        ("wrokers: {}\n", "wrokers: unknown key"),
+        ("app: [version]\nnamespace: other\n", "namespace"),
+    ],
 )
-def test_broken_configuration_changes_nothing_and_says_why(deployed: Daemon, client: Client, text: str, reason: str) -> None:
+def test_broken_configuration_changes_nothing_and_says_why(
+    deployed: Daemon, client: Client, text: str, reason: str
+) -> None:
     deployed.config.write_text(text)
 
     with pytest.raises(MasterRefused, match=reason):

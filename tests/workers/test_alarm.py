@@ -34,7 +34,7 @@ def test_a_loop_of_pure_python_is_stopped_at_its_timeout(alarm: Alarm) -> None:
     started = time.monotonic()
     alarm.arm("t", "id", 0.05)
 
-    with pytest.raises(JobTimeout, match="allowed are 0.05 s"):
+    with pytest.raises(JobTimeout, match=r"allowed are 0\.05 s"):
         spin(5)
 
     assert 0.05 <= time.monotonic() - started < 2
@@ -94,12 +94,16 @@ def test_the_title_of_a_long_job_shows_task_short_id_and_age(alarm: Alarm, monke
     assert title() == "rqsup: worker 3 [idle]"
 
 
-def test_a_title_update_does_not_break_off_a_system_call_of_the_job(alarm: Alarm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_title_update_does_not_break_off_a_system_call_of_the_job(
+    alarm: Alarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(alarm_module, "TITLE_S", 0.01)
     started = time.monotonic()
     alarm.arm("t", "id", 60)
 
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.2); print('done', flush=True)"], stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(0.2); print('done', flush=True)"], stdout=subprocess.PIPE
+    ) as child:
         assert child.stdout
         assert os.read(child.stdout.fileno(), 100).startswith(b"done")
 

@@ -26,7 +26,9 @@ class SmallMaster:
         self.client = client
         environment = os.environ | {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "1", "LISTEN_FDS": "1"}
         command = [sys.executable, "-m", "tests.workers.small_master", url, client.settings.namespace, str(count)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         told = self.read()
         self.pids: list[int] = told["pids"]
         assert told["ready"] == ["R"] * count

@@ -21,7 +21,9 @@ def test_a_fixed_setting_is_never_changed_by_durations() -> None:
     assert prefetch.count == 7
 
 
-@pytest.mark.parametrize(("duration_s", "count"), [(0.0, MOST), (0.0001, MOST), (0.001, 20), (0.01, 2), (0.02, 1), (9, 1)])
+@pytest.mark.parametrize(
+    ("duration_s", "count"), [(0.0, MOST), (0.0001, MOST), (0.001, 20), (0.01, 2), (0.02, 1), (9, 1)]
+)
 def test_so_many_jobs_are_held_as_take_little_time_together(duration_s: float, count: int) -> None:
     prefetch = Prefetch("auto")
 

@@ -122,7 +122,9 @@ class Custom(BaseException):
     """An error outside Exception."""
 
 
-@pytest.mark.parametrize("fault", [SystemExit(0), KeyboardInterrupt(), GeneratorExit(), Custom("x"), JobTimeout("x"), MemoryError()])
+@pytest.mark.parametrize(
+    "fault", [SystemExit(0), KeyboardInterrupt(), GeneratorExit(), Custom("x"), JobTimeout("x"), MemoryError()]
+)
 def test_whatever_a_job_raises_is_the_jobs_own_end(run: Run, slot: Slot, fault: BaseException) -> None:
     settled = run(lambda: fail(fault))
 
@@ -168,7 +170,14 @@ def test_a_huge_message_is_cut(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("declared", "envelope", "errors", "outcome"),
-    [(3, None, 1, "retry"), (3, None, 2, "bury"), (3, 5, 2, "retry"), (3, 1, 0, "bury"), (1, None, 0, "bury"), (1, None, 9, "bury")],
+    [
+        (3, None, 1, "retry"),
+        (3, None, 2, "bury"),
+        (3, 5, 2, "retry"),
+        (3, 1, 0, "bury"),
+        (1, None, 0, "bury"),
+        (1, None, 9, "bury"),
+    ],
 )
 def test_the_last_attempt_is_buried(run: Run, declared: int, envelope: int | None, errors: int, outcome: str) -> None:
     options = {"max_attempts": envelope} if envelope else {}
@@ -195,7 +204,9 @@ def test_a_backoff_that_fails_does_not_harm_the_worker(run: Run) -> None:
     assert settled.number > 0
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xff\x00", b"[]", b"{}", b'{"id":"x"}', b'{"id":"x","task":"t","v":99}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff\x00", b"[]", b"{}", b'{"id":"x"}', b'{"id":"x","task":"t","v":99}', b"[" * 100_000]
+)
 def test_bytes_that_are_no_envelope_are_buried(runner: Runner, payload: bytes, slot: Slot) -> None:
     settled = runner.run(Claimed("job-1", 4, 0, 0, payload), lambda: False)
 
@@ -348,7 +359,10 @@ def test_each_coroutine_sees_its_own_job(run: Run) -> None:
 
 
 def test_a_plain_function_that_returns_a_coroutine_is_awaited(run: Run) -> None:
-    assert run(lambda: who()).payload == b'"job-1"'
+    def handler() -> Any:
+        return who()
+
+    assert run(handler).payload == b'"job-1"'
 
 
 def test_a_coroutine_over_its_time_is_cancelled_and_cleans_up(run: Run) -> None:
@@ -382,7 +396,9 @@ def test_a_timeout_of_the_handlers_own_is_not_taken_for_the_jobs(run: Run) -> No
     assert error_of(run(handler))["type"] == "TimeoutError"
 
 
-def test_a_coroutine_that_does_not_let_itself_be_cancelled_is_not_there_in_the_next_job(slot: Slot, alarm: Alarm) -> None:
+def test_a_coroutine_that_does_not_let_itself_be_cancelled_is_not_there_in_the_next_job(
+    slot: Slot, alarm: Alarm
+) -> None:
     runner = make_runner(slot, alarm, Settings(workers=WorkerSettings(kill_grace=0.2)))
     steps = []
 

@@ -35,6 +35,8 @@ def demo(ctx: click.Context, directory: str, config: str | None, as_json: bool) 
     """
     from rqsup.supervisor.cli.demo.play import empty  # loads the Redis client, which no other command should
 
+    logging.getLogger("rqsup").propagate = False  # on the screen, warnings would tear the picture
+    logging.getLogger("rqsup").addHandler(logging.NullHandler())
     if empty(Path(directory)):
         raise click.UsageError(f"{directory} holds no file that could be read: choose another DIR")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -80,28 +82,15 @@ def _report(outcome: Outcome, *, as_json: bool) -> None:
 
     if not as_json:
         view.summary(outcome, console())
-        click.echo(_kill_line(outcome))
     for fault in outcome.faults[:10]:
         click.echo(f"fault: {view.printable(fault)}", err=True)
     if as_json:
         print_json(view.as_json(outcome))
 
 
-def _kill_line(outcome: Outcome) -> str:
-    hit = outcome.hit
-    if hit is None:
-        return "No kill hit a worker in a job, so no recovery was measured; run the demo again, or on larger files."
-    return (
-        f"Worker {hit.worker.id} (pid {hit.worker.pid}) was killed by SIGKILL in the middle of a job. "
-        f"Its job was back in the queue after {hit.back_after_ms:.1f} ms, and then ran on worker {outcome.recovered_on}."
-    )
-
-
 def _log_to(path: Path) -> None:
-    """Send the library's warnings to a file: on the screen they would tear the picture."""
-    log = logging.getLogger("rqsup")
-    log.addHandler(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
-    log.propagate = False
+    """Send the library's warnings to a file beside the master's log."""
+    logging.getLogger("rqsup").addHandler(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
 
 
 def _interrupt(*_: object) -> None:

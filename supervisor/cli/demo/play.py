@@ -100,6 +100,7 @@ class Play:
             hit, encore_jobs = hunt.result(), 0
             if hit is None:
                 hit, encore_jobs = self._encores()
+                self._view.show(self._facts(began, counted=True))
             duration_s = time.monotonic() - began
         return self._outcome(produce.result(), hit, encore_jobs, duration_s)
 
@@ -179,7 +180,7 @@ class Play:
         running = [worker.job_id for worker in snapshot.workers if worker.job_id]
         return Facts(
             elapsed_s=time.monotonic() - began,
-            total=self._counting.counts.found,
+            total=max(self._counting.counts.found, counts.ended),
             total_is_final=counted,
             progress=self._producer.progress,
             counts=counts,

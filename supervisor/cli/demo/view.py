@@ -100,12 +100,15 @@ class LiveView:
     def _picture(self, facts: Facts) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         total = max(facts.total, 1)
+        bar = Table.grid(expand=True)  # alone, a bar does not end its line
+        bar.add_row(ProgressBar(total=total, completed=min(facts.counts.ended, total)))
         return Group(
             Text(f"rqsup demo  {printable(self._directory)}", style="bold", no_wrap=True, overflow="ellipsis"),
-            ProgressBar(total=total, completed=min(facts.counts.ended, total)),
+            bar,
             Text(progress_line(facts), no_wrap=True, overflow="ellipsis"),
             _queues(facts),
             _workers(facts, self._directory),
@@ -195,7 +198,7 @@ def _table(first: str, *numbers: str, last: str | None = None) -> Table:
     for name in numbers:
         table.add_column(name, justify="left" if name == "state" else "right")
     if last:
-        table.add_column(last, ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(last, ratio=1)
     return table
 
 
@@ -209,8 +212,19 @@ def summary(outcome: Outcome, console: Console) -> None:
     console.print(table)
     largest = _table("bytes", last="largest files")
     for count, path in sorted(outcome.tally.largest, reverse=True):
-        largest.add_row(f"{count:,}", Text(printable(path)))
+        largest.add_row(f"{count:,}", Text(printable(path), overflow="fold"))
     console.print(largest)
+    console.print(Text(_kill_line(outcome)), soft_wrap=not console.is_terminal)
+
+
+def _kill_line(outcome: Outcome) -> str:
+    hit = outcome.hit
+    if hit is None:
+        return "No kill hit a worker in a job, so no recovery was measured; run the demo again, or on larger files."
+    return (
+        f"Worker {hit.worker.id} (pid {hit.worker.pid}) was killed by SIGKILL in the middle of a job. "
+        f"Its job was back in the queue after {hit.back_after_ms:.1f} ms, and then ran on worker {outcome.recovered_on}."
+    )
 
 
 def _rows(outcome: Outcome) -> list[tuple[str, str]]:

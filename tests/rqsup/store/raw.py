@@ -48,17 +48,29 @@ class Raw:
     def register(self, *workers: str) -> None:
         self.run(scripts.heartbeat(self.root, ttl_ms=60_000, details=dict.fromkeys(workers, b"{}")))
 
-    def claim(self, worker: str = "w", count: int = 1, queues: Sequence[str] = ("q",), *, resume: bool = False, wait: bool = False) -> Claim:
+    def claim(
+        self,
+        worker: str = "w",
+        count: int = 1,
+        queues: Sequence[str] = ("q",),
+        *,
+        resume: bool = False,
+        wait: bool = False,
+    ) -> Claim:
         call = scripts.claim(
             self.root, worker=worker, count=count, lanes=lanes(list(queues)), queues=queues, resume=resume, wait=wait
         )
         return self.run(call)
 
-    def settle(self, job: Claimed, outcome: str = "succeed", payload: bytes = b"1", number: int = 60_000, worker: str = "w") -> str:
+    def settle(
+        self, job: Claimed, outcome: str = "succeed", payload: bytes = b"1", number: int = 60_000, worker: str = "w"
+    ) -> str:
         settlement = Settlement(job.id, job.token, outcome, payload, number)
         return self.run(scripts.settle(self.root, worker=worker, settlements=[settlement])).verdicts[0]
 
-    def settle_all(self, settlements: list[Settlement], count: int = 0, queues: Sequence[str] = ("q",), worker: str = "w") -> Settled:
+    def settle_all(
+        self, settlements: list[Settlement], count: int = 0, queues: Sequence[str] = ("q",), worker: str = "w"
+    ) -> Settled:
         return self.run(
             scripts.settle(self.root, worker=worker, settlements=settlements, count=count, lanes=lanes(list(queues)))
         )

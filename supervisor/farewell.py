@@ -1,0 +1,78 @@
+"""The end of a master: one deadline for the drain, then force, then the last debts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from rqsup.logs import get_logger
+from rqsup.supervisor.child import Child, Verdict
+from rqsup.supervisor.picture import count_busy
+from rqsup.supervisor.pool import Pool
+
+#: Seconds to pay the last debts when Redis does not answer at the end; a successor or a reaper pays them then.
+LAST_DEBTS_S = 3.0
+#: Pause between two looks at the last debts, seconds.
+LOOK_S = 0.005
+
+
+class Farewell:
+    """Stops the pool, once `begin` was called.
+
+    1. The target becomes 0, so the plan drains all workers; each of them has until `deadline`.
+    2. The plan kills those that are late: their jobs go back to their queues, uncharged.
+    3. When all workers are gone, `finish` waits until their jobs are back; then `over` is set.
+    """
+
+    def __init__(self, *, pool: Pool, in_debt: Callable[[], bool]) -> None:
+        self._pool = pool
+        self._in_debt = in_debt
+        #: End of the drain, CLOCK_MONOTONIC; 0 = not begun.
+        self.deadline = 0.0
+        #: True when the deadline passed before all jobs were done.
+        self.late = False
+        self.over = asyncio.Event()
+        self.asked = asyncio.Event()
+        self._finishing = False
+        self._log = get_logger("master")
+
+    @property
+    def begun(self) -> bool:
+        """True once the master stops."""
+        return self.asked.is_set()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the drain's end."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def begin(self, drain_timeout_s: float) -> None:
+        """Let running jobs finish for so long, then stop; a second call changes nothing."""
+        if not self.begun:
+            self.asked.set()
+            self.deadline = time.monotonic() + drain_timeout_s
+            self._log.info("stopping", busy=count_busy(self._pool.children.values()), drain_timeout_s=drain_timeout_s)
+
+    def hurry(self) -> None:
+        """End all workers now; their jobs go back."""
+        for child in list(self._pool.children.values()):
+            self._pool.kill(child, Verdict("stopped by the operator", charge=False))
+
+    def passed(self, child: Child) -> None:
+        """A worker did not finish in time."""
+        self.late = True
+        self._log.warning("drain deadline passed: an unfinished job goes back to its queue", worker=child.number)
+
+    async def finish(self) -> None:
+        """All workers are gone: see that their jobs are back, then end."""
+        if self._finishing:
+            return
+        self._finishing = True
+        deadline = time.monotonic() + LAST_DEBTS_S
+        # Polled: it is over in a few ms, once in a master's life, and an event would cross three files.
+        while self._in_debt() and time.monotonic() < deadline:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(LOOK_S)
+        if self._in_debt():
+            self._log.error("Redis does not answer: the jobs go back when a master runs again")
+        self.over.set()

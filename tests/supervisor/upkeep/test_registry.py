@@ -1,0 +1,297 @@
+"""Beats for living workers, and what is owed to the jobs of dead ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rqsup.errors import RedisUnavailable
+from rqsup.store import scripts
+from rqsup.store.server import LocalServer
+from rqsup.supervisor.child import Child, Death, judge
+from rqsup.supervisor.plan import Phase
+from rqsup.supervisor.pool import process_start
+from rqsup.supervisor.upkeep.registry import Debt, Details, find_home, is_running
+from tests.supervisor.children import enter_job
+from tests.supervisor.upkeep.conftest import Bench, Upkeep
+
+
+def debt(worker: str, *, charged: str = "", beat: str = "") -> Debt:
+    return Debt(worker, 1, 99, "killed", charged, time.monotonic(), beat=beat)
+
+
+def death_of(child: Child) -> Death:
+    return judge(child, os.waitid_result((1, 0, signal.SIGCHLD, signal.SIGKILL, os.CLD_KILLED)), time.monotonic())
+
+
+@contextlib.asynccontextmanager
+async def beside(*coroutines):  # type: ignore[no-untyped-def]  # noqa: ANN201, ANN002
+    """Run coroutines while a block runs."""
+    tasks = [asyncio.create_task(one) for one in coroutines]
+    try:
+        yield
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_beat_registers_workers_and_renews_their_leases(bench: Bench) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        child = upkeep.add_child("w1")
+        enter_job(child, started=time.monotonic())
+        await upkeep.registry.beat()
+        await upkeep.registry.beat()
+
+        assert child.slot.lease_until == pytest.approx(time.monotonic() + 15, abs=1)
+
+    bench.run(scene)
+
+    assert bench.registered() == {"w1": "2"}
+    row = bench.client.store.client.get(bench.client.keys.worker("w1"))
+    details = msgspec.json.decode(row, type=Details)
+    assert (details.home, details.pid, details.master) == (find_home(), os.getpid(), os.getpid())
+    assert (details.state, details.task, details.job) == ("busy", "mail.send", "job-1")
+    assert 0 < bench.client.store.client.pttl(bench.client.keys.worker("w1")) <= 60_000
+
+
+@pytest.mark.parametrize("wedged", ["job", "drain", "dying"])
+def test_nobody_vouches_for_a_wedged_worker(bench: Bench, wedged: str) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        child = upkeep.add_child()
+        if wedged == "job":
+            enter_job(child, started=time.monotonic() - 100)
+        elif wedged == "drain":
+            child.phase, child.deadline = Phase.DRAINING, time.monotonic() - 1
+        else:
+            child.phase = Phase.DYING
+
+        await upkeep.registry.beat()
+
+        assert child.slot.lease_until == 0
+
+    bench.run(scene)
+
+    assert bench.registered() == {}
+
+
+def test_a_new_worker_has_its_lease_before_it_can_have_a_job(bench: Bench) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        child = upkeep.add_child()
+        upkeep.pool.children["w"] = child
+        seen: list[float] = []
+        run = upkeep.store.run
+
+        async def spy(call: scripts.Call[list[str]]) -> list[str]:
+            seen.append(child.slot.lease_until)
+            return await run(call)
+
+        upkeep.store.run = spy  # type: ignore[assignment, method-assign]
+        await upkeep.registry.beat()
+
+        assert seen[0] > time.monotonic() + 10
+
+    bench.run(scene)
+
+
+def test_a_lost_lease_is_told_and_stays_lost_for_the_job_in_hand(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        child = upkeep.add_child()
+        enter_job(child, started=time.monotonic())
+        await upkeep.registry.beat()
+        held = child.slot.lease_until
+        bench.client.store.client.delete(bench.client.keys.workers)
+
+        await upkeep.registry.beat()
+        await upkeep.registry.beat()
+        assert child.slot.lease_until == held
+        enter_job(child, "job-2", started=time.monotonic())
+        await upkeep.registry.beat()
+        assert child.slot.lease_until > held
+
+    bench.run(scene)
+
+    told = capfd.readouterr()
+    assert (told.out + told.err).count("lease was lost") == 1
+
+
+def test_a_death_returns_the_workers_jobs_with_cause_and_charge(bench: Bench) -> None:
+    ids = bench.enqueue(3)
+    bench.claim("w", 3)
+
+    async def scene(upkeep: Upkeep) -> None:
+        child = upkeep.add_child()
+        enter_job(child, ids[0])
+        async with beside(upkeep.registry.run_recoveries()):
+            upkeep.registry.owe(death_of(child))
+            assert upkeep.registry.in_debt
+            await upkeep.until(lambda: not upkeep.registry.in_debt)
+
+    upkeep = bench.run(scene)
+
+    assert bench.ready() == ids
+    record = bench.client.record(ids[0])
+    assert record.crashes == 1
+    assert record.crash
+    assert "SIGKILL" in record.crash["message"]
+    assert bench.client.record(ids[1]).crashes == 0
+    assert upkeep.counters == {"recovered": 3, "crashed": 1, "reaped": 0}
+    [recovery] = upkeep.registry.recoveries
+    assert recovery.jobs == ids[::-1] or recovery.jobs == ids
+    assert recovery.back_after_ms < 1000
+    assert bench.registered() == {}
+
+
+def test_the_job_that_reached_the_crash_limit_is_buried(bench: Bench) -> None:
+    [job_id] = bench.enqueue()
+    bench.claim("w")
+
+    async def scene(upkeep: Upkeep) -> None:
+        upkeep.registry.add(debt("w", charged=job_id))
+        async with beside(upkeep.registry.run_recoveries()):
+            await upkeep.until(lambda: not upkeep.registry.in_debt)
+
+    upkeep = bench.run(scene, crash_limit=1)
+
+    assert bench.client.record(job_id).state == "dead"
+    assert upkeep.registry.recoveries[0].buried == [job_id]
+
+
+def test_a_worker_with_many_jobs_is_emptied_in_several_steps(bench: Bench) -> None:
+    ids = bench.enqueue(1100)
+    bench.claim("w", 1100)
+
+    async def scene(upkeep: Upkeep) -> None:
+        upkeep.registry.add(debt("w"))
+        async with beside(upkeep.registry.run_recoveries()):
+            await upkeep.until(lambda: not upkeep.registry.in_debt)
+
+    assert bench.run(scene).counters["recovered"] == 1100
+    assert bench.ready() == ids
+
+
+def test_debts_are_paid_in_order_when_redis_is_back(private_bench: Bench, private_redis: LocalServer) -> None:
+    for worker in ("w1", "w2"):
+        private_bench.enqueue()
+        private_bench.claim(worker)
+
+    async def scene(upkeep: Upkeep) -> None:
+        private_redis.kill()
+        async with beside(upkeep.registry.run_recoveries(), upkeep.registry.run_beats()):
+            upkeep.registry.add(debt("w1"))
+            upkeep.registry.add(debt("w2"))
+            await upkeep.until(lambda: upkeep.counters["beats_failed"] >= 1)
+            private_redis.start()
+            await upkeep.until(lambda: not upkeep.registry.in_debt)
+            await upkeep.until(lambda: upkeep.store.ok)
+
+    upkeep = private_bench.run(scene)
+
+    assert [recovery.worker for recovery in upkeep.registry.recoveries] == ["w1", "w2"]
+
+
+def test_a_debt_that_redis_refuses_does_not_hold_up_the_others(bench: Bench) -> None:
+    [job_id] = bench.enqueue()
+    bench.claim("w2")
+    bench.client.store.client.set(bench.client.keys.processing("w1"), "not a list")
+
+    async def scene(upkeep: Upkeep) -> None:
+        upkeep.registry.add(debt("w1"))
+        upkeep.registry.add(debt("w2"))
+        async with beside(upkeep.registry.run_recoveries()):
+            await upkeep.until(bench.ready)
+            assert upkeep.registry.in_debt
+            bench.client.store.client.delete(bench.client.keys.processing("w1"))
+            await upkeep.until(lambda: not upkeep.registry.in_debt)
+
+    bench.run(scene)
+
+    assert bench.ready() == [job_id]
+
+
+def test_a_worker_that_beat_again_keeps_its_jobs(bench: Bench) -> None:
+    bench.enqueue()
+    bench.claim("w")
+
+    async def scene(upkeep: Upkeep) -> None:
+        upkeep.registry.add(replace(debt("w", beat="77"), reaped=True))
+        async with beside(upkeep.registry.run_recoveries()):
+            await upkeep.until(lambda: not upkeep.registry.in_debt)
+
+    upkeep = bench.run(scene)
+
+    assert bench.ready() == []
+    assert bench.registered() == {"w": "1"}
+    assert upkeep.counters["reaped"] == 0
+
+
+def test_a_worker_that_dies_during_a_beat_does_not_stay_in_the_registry(bench: Bench) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        upkeep.add_child()
+        async with beside(upkeep.registry.run_recoveries()):
+            beat = asyncio.create_task(upkeep.registry.beat())
+            await asyncio.sleep(0)  # the beat has chosen its workers
+            del upkeep.pool.children["w"]
+            await beat
+            await upkeep.until(lambda: not upkeep.registry.in_debt)
+
+    bench.run(scene)
+
+    assert bench.registered() == {}
+
+
+def test_beats_go_on_by_themselves_and_hasten_when_asked(bench: Bench) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        async with beside(upkeep.registry.run_beats()):
+            await upkeep.until(lambda: upkeep.store.ok)
+            upkeep.add_child()
+            upkeep.registry.hasten()
+            await upkeep.until(lambda: bench.registered().get("w"), 0.4 * upkeep.registry.interval_s)
+            await upkeep.until(lambda: int(bench.registered()["w"]) >= 3)
+
+    bench.run(scene, lease_ttl=1.5)
+
+
+def test_without_redis_a_beat_fails_in_words(private_bench: Bench, private_redis: LocalServer) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        private_redis.kill()
+        with pytest.raises(RedisUnavailable):
+            await upkeep.registry.beat()
+        assert not upkeep.store.ok
+
+    private_bench.run(scene)
+
+
+def test_a_process_is_told_from_another_with_its_pid() -> None:
+    started = process_start(os.getpid())
+
+    assert is_running(os.getpid(), started)
+    assert not is_running(os.getpid(), started + 1)
+    assert not is_running(2**22 + 1, started)
+
+
+def test_a_zombie_does_not_run() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    started = process_start(pid)
+
+    assert not is_running(pid, started)
+
+    os.waitpid(pid, 0)
+
+
+def test_a_home_is_this_boot_and_pid_namespace() -> None:
+    assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() in find_home()
