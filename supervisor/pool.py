@@ -114,6 +114,10 @@ class Pool:
     def command(self, child: Child, order: Order) -> None:
         """Give a worker an order; it takes effect between two jobs."""
         child.slot.order = order
+        self.wake(child)
+
+    def wake(self, child: Child) -> None:
+        """Have a worker look at its order, and ask Redis anew."""
         # A full channel means that it has been told to look and did not yet.
         with contextlib.suppress(OSError):
             child.channel.send(LOOK)

@@ -153,18 +153,16 @@ class Loop:
         moved = self._wire.move_blocking(
             keys.inbox(self._worker), keys.processing(self._worker), block_s, self._channel
         )
-        while moved is None:
+        if moved is None:
             self._read_orders()
-            if self._slot.order != Order.WORK:
-                return self._stop_waiting()
-            moved = self._wire.finish_blocking(block_s, self._channel)
+            return self._stop_waiting()
         if moved:
             return self._claim(resume=True, wait=False)
         self._waited = True
         return []
 
     def _stop_waiting(self) -> list[Claimed]:
-        """Give up a blocking command: leaving, the process just ends; quiet, it starts on a new connection."""
+        """Give up a blocking command: leaving, the process just ends; else it starts on a new connection."""
         if not self._leaving():
             self._wire.connect()
             # Takes this worker off the waiting list, and takes what was handed to it meanwhile.

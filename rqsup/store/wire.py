@@ -102,14 +102,9 @@ class Wire:
 
         Returns:
             True when an id was moved, False when the time was up, None when `wakeup` has something to
-            read: then the command is still under way, and the connection good for nothing but `connect`
-            or `finish_blocking`.
+            read: then the command is still under way, and the connection good for nothing but `connect`.
         """
         self._write(("BLMOVE", source, target, "RIGHT", "LEFT", f"{timeout_s:.3f}"))
-        return self.finish_blocking(timeout_s, wakeup)
-
-    def finish_blocking(self, timeout_s: float, wakeup: Any) -> bool | None:
-        """Go on waiting for a `move_blocking` that returned None."""
         deadline = time.monotonic() + timeout_s + LATE_S
         while not (self._reader.has_data() or _pending(self._socket)):
             ready = wait_readable((self, wakeup), deadline - time.monotonic())

@@ -162,6 +162,8 @@ class Registry:
         for worker in set(added) & self._registered:
             self._log.warning("lease was lost: another master returned this worker's jobs", worker=worker)
             self._lost[worker] = vouched[worker].slot.current_job()
+            # It may sit in a blocking command, off the list of waiting workers: nobody would ever call it.
+            self._pool.wake(vouched[worker])
         for worker, child in vouched.items():
             if worker not in self._pool.children:
                 self._strike_again(child)

@@ -157,3 +157,15 @@ def _await_size(accepted: set[str], size: int) -> None:
 def _clock(seconds: float) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
+
+
+def test_idle_workers_notice_that_redis_forgot_them(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 2, "lease_ttl": 1.5})
+    wait_until(lambda: client.store.client.scard(client.keys.waiting) == 2, what="two waiting workers")
+
+    # As after FLUSHALL, a restored backup, or another master's false suspicion.
+    client.store.client.delete(client.keys.waiting, client.keys.workers)
+
+    job = client.enqueue("probe.nap", 0)
+    assert job.result(10)["attempt"] == 1
+    assert daemon.status()["counters"]["deaths"] == 0

@@ -106,4 +106,5 @@ def _read(client: Client, ids: list[str]) -> list[Any]:
     with client.store.client.pipeline(transaction=False) as pipeline:
         for job_id in ids:
             pipeline.hmget(client.keys.job(job_id), "state", "result")
-        return pipeline.execute()
+        rows: list[Any] = pipeline.execute()
+        return rows
