@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import msgspec
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.job import FINISHED_STATES, JobState
 from rqsup.store import scripts
@@ -64,15 +64,19 @@ def judge(job: Location) -> str | None:
         return _judge_finished(job)
     if job.state not in set(JobState):
         return _judge_unreadable(job)
-    if not job.places:
-        return f"is {job.state} but in no place: nothing would ever happen to it"
-    if len(job.places) > 1:
-        return f"is in {len(job.places)} places at once: it could run more than once"
+    if len(job.places) != 1:
+        return _judge_count(job)
     if not _fits(job, job.places[0]):
         return f"is {job.state}{_whose(job)} but lies in {job.places[0]}"
     if job.ttl_ms >= 0:
         return f"is {job.state} but its record expires in {job.ttl_ms / 1000:.0f} s: it would be lost"
     return None
+
+
+def _judge_count(job: Location) -> str:
+    if not job.places:
+        return f"is {job.state} but in no place: nothing would ever happen to it"
+    return f"is in {len(job.places)} places at once ({', '.join(job.places)}): it could run more than once"
 
 
 def _judge_finished(job: Location) -> str | None:
@@ -122,7 +126,9 @@ class _Check:
         self._sightings: dict[str, set[int]] = {}
         self._suspects: set[str] = set()
         self._faults: list[Fault] = []
-        self._counts = dict.fromkeys(("ready", "inbox", "processing", "scheduled", "dead", "finished"), 0)
+        self._counts: dict[str, int] = dict.fromkeys(
+            ("ready", "inbox", "processing", "scheduled", "dead", "finished"), 0
+        )
 
     def report(self) -> Report:
         """Run all steps."""
@@ -145,7 +151,7 @@ class _Check:
                         self._sightings.setdefault(job_id, {self._seen[job_id]}).add(index)
                     else:
                         self._seen[job_id] = index
-        except redis.exceptions.ResponseError as fault:
+        except ResponseError as fault:
             self._found.wrong[place] = str(fault)
 
     def _compare_placed(self) -> None:
@@ -170,7 +176,8 @@ class _Check:
         """Look at each suspect at one moment; what does not fit now is a fault."""
         for page in pages(sorted(self._suspects | self._sightings.keys()), SUSPECTS):
             calls = [self._locate(job_id) for job_id in page]
-            for job_id, job in zip(page, self._store.run_many(calls), strict=True):
+            replies = self._store.run_many(calls)
+            for job_id, job in zip(page, replies, strict=True):
                 if isinstance(job, Exception):
                     raise job
                 message = judge(job)

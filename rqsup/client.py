@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import redis
 import redis.exceptions
 
-from rqsup.config import Settings, load
+from rqsup.config import load
 from rqsup.envelope import Envelope, check_name, encode, new_id
 from rqsup.errors import (
     EnqueueError,
@@ -28,6 +28,7 @@ from rqsup.errors import (
     ResultTimeout,
 )  # fmt: skip
 from rqsup.job import Job, JobRecord, JobState, Level
+from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.connection import UNAVAILABLE, Store, await_server, connect
 from rqsup.store.keys import Keys
@@ -103,7 +104,7 @@ class Client:
         """Close all connections."""
         self.store.client.connection_pool.disconnect()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -135,7 +136,12 @@ class Client:
     def send(self, request: Request) -> Job:
         """Send one job with its options. Raises as `enqueue`."""
         call, job_id = self._enqueue_call(request)
-        verdict = self._run(call)
+        try:
+            verdict = self._run(call)
+        except RedisUnavailable as fault:
+            if isinstance(fault.__cause__, redis.exceptions.ResponseError):
+                raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
+            raise
         if verdict == "full":
             raise self._full(request)
         return Job(job_id, self)
@@ -243,7 +249,7 @@ class Client:
                 f"Redis does not answer: {fault}; if this was an enqueue, its fate is unknown"
             ) from fault
         except redis.exceptions.ResponseError as fault:
-            raise EnqueueError(f"Redis refused: {fault}") from fault
+            raise RedisUnavailable(f"Redis refuses the command: {fault}") from fault
 
 
 def _envelope(request: Request) -> Envelope:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from rqsup.envelope import NAME
 from rqsup.job import LEVEL_LABELS
-
-if TYPE_CHECKING:
-    from rqsup.config import RedisSettings, Settings, WorkerSettings
+from rqsup.settings import RedisSettings, Settings, WorkerSettings
 
 #: Most bytes of a Unix socket's path (sun_path without its closing zero).
 SOCKET_PATH_BYTES = 107

@@ -6,6 +6,7 @@ among the tasks that the application registered.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -81,12 +82,25 @@ def encode(envelope: Envelope, payload_bytes: int) -> bytes:
         data = _encoder.encode(envelope)
     except (TypeError, ValueError, RecursionError) as fault:
         raise InvalidJob(f"job for task {envelope.task!r} can't be written as JSON: {fault}") from fault
+    # msgspec writes NaN and infinity as null, silently: the handler would get something else than was sent.
+    if b"null" in data and _has_lost_number(envelope.args, envelope.kwargs):
+        raise InvalidJob(f"job for task {envelope.task!r} holds NaN or infinity, which JSON has no number for")
     if len(data) > payload_bytes:
         raise PayloadTooLarge(
             f"job for task {envelope.task!r} has {len(data):,} bytes, allowed are {payload_bytes:,} "
             "(limits.payload_bytes); store the data elsewhere and send its address"
         )
     return data
+
+
+def _has_lost_number(*values: Any) -> bool:
+    for value in values:
+        if isinstance(value, float) and not math.isfinite(value):
+            return True
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        if _has_lost_number(*inner):
+            return True
+    return False
 
 
 def decode(data: bytes) -> Envelope:

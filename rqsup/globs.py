@@ -34,10 +34,10 @@ class GlobSet:
 
 
 def translate(glob: str) -> str:
-    """The glob as a regular expression for `fullmatch` with DOTALL.
+    r"""The glob as a regular expression for `fullmatch` with DOTALL.
 
     >>> translate("**/*.txt")
-    '(?:.+/)?[^/]*\\\\.txt'
+    '(?:.+/)?[^/]*\\.txt'
 
     Raises:
         ValueError: no path relative to the root can match it.

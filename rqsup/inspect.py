@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.check import Fault, Report, check
 from rqsup.envelope import Envelope, decode
@@ -132,7 +132,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 def stats(store: Store, keys: Keys) -> Stats:
     """Numbers of a namespace; they are read one after another, so on a busy server they may differ by a few jobs."""
-    client = store.client
+    client: Any = store.client
     queues = sorted(text(name) for name in client.smembers(keys.queues))
     workers = _workers(client, keys)
     with client.pipeline(transaction=False) as pipeline:
@@ -148,7 +148,7 @@ def stats(store: Store, keys: Keys) -> Stats:
     )
 
 
-def _queue(client: redis.Redis, keys: Keys, name: str, now_ms: int) -> QueueStats:
+def _queue(client: Any, keys: Keys, name: str, now_ms: int) -> QueueStats:
     lanes = [keys.ready(f"{name}:{level}") for level in LEVEL_LABELS]
     with client.pipeline(transaction=False) as pipeline:
         for lane in lanes:
@@ -163,7 +163,7 @@ def _queue(client: redis.Redis, keys: Keys, name: str, now_ms: int) -> QueueStat
     return QueueStats(name, dict(zip(LEVEL_LABELS, replies[0::2], strict=True)), age_s)
 
 
-def _workers(client: redis.Redis, keys: Keys) -> list[WorkerStats]:
+def _workers(client: Any, keys: Keys) -> list[WorkerStats]:
     registry = {text(name): int(beats) for name, beats in client.hgetall(keys.workers).items()}
     with client.pipeline(transaction=False) as pipeline:
         for name in registry:
@@ -186,7 +186,7 @@ def key_stats(store: Store, keys: Keys) -> list[KeyStats]:
     return [*rows, KeyStats("job:*", "hash", len(found.records), None)]
 
 
-def _key(client: redis.Redis, keys: Keys, name: str) -> KeyStats | None:
+def _key(client: Any, keys: Keys, name: str) -> KeyStats | None:
     key = raw(keys.root + name)
     kind = text(client.type(key))
     sizes: dict[str, Any] = {"list": client.llen, "zset": client.zcard, "set": client.scard, "hash": client.hlen}
@@ -194,7 +194,7 @@ def _key(client: redis.Redis, keys: Keys, name: str) -> KeyStats | None:
         return None
     try:
         size = client.memory_usage(key)
-    except redis.exceptions.ResponseError:
+    except ResponseError:
         size = None
     return KeyStats(name, kind, int(sizes[kind](key)) if kind in sizes else 1, size)
 

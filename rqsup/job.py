@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rqsup.client import Client
+from typing import Any, Protocol
 
 
 class JobState(enum.StrEnum):
@@ -113,12 +110,28 @@ class JobRecord:
         return self.errors + self.crashes + (self.state in {JobState.ACTIVE, JobState.SUCCEEDED})
 
 
+class JobSource(Protocol):
+    """What a `Job` asks; a `Client` answers."""
+
+    def record(self, job_id: str) -> JobRecord:
+        """What Redis holds of a job now."""
+        ...
+
+    def result(self, job_id: str, timeout: float | None = None) -> Any:
+        """Wait for a job's end."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job that has not started."""
+        ...
+
+
 @dataclass(slots=True)
 class Job:
     """A job as its sender sees it; `record` is what `refresh()` read last."""
 
     id: str
-    client: Client
+    client: JobSource
     record: JobRecord | None = None
 
     @property

@@ -22,9 +22,9 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-from rqsup.config import LogSettings
 from rqsup.context import current_job
 from rqsup.errors import NoCurrentJob
+from rqsup.settings import LogSettings
 
 Format = Literal["json", "console", "journal"]
 Fields = MutableMapping[str, Any]

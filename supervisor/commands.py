@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rqsup.config import MAX_WORKERS
 from rqsup.errors import CommandRefused, RedisUnavailable, RqsupError
 from rqsup.job import LEVEL_LABELS
 from rqsup.logs import get_logger
+from rqsup.settings import MAX_WORKERS
 from rqsup.store.keys import Keys
 from rqsup.supervisor.picture import MemoryMeter, count_busy, count_ready, view_worker
 from rqsup.supervisor.ports import metrics

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from rqsup.config import Settings
 from rqsup.errors import AppImportError
 from rqsup.logs import get_logger
+from rqsup.settings import Settings
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
     Forked,

@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rqsup.config import MAX_WORKERS, Settings
 from rqsup.logs import get_logger
+from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import persistence_warning
 from rqsup.supervisor import exits, signals

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from rqsup.config import Settings
+from rqsup.settings import Settings
 from rqsup.workers.boot import Assignment
 
 

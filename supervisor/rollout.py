@@ -12,9 +12,9 @@ import random
 import time
 from collections.abc import Callable
 
-from rqsup.config import Settings
 from rqsup.errors import AppImportError, ReloadFailed, RqsupError
 from rqsup.logs import get_logger
+from rqsup.settings import Settings
 from rqsup.supervisor.child import Death
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.plan import Phase

@@ -21,8 +21,8 @@ from mmap import mmap
 from pathlib import Path
 
 from rqsup import logs
-from rqsup.config import Settings
 from rqsup.errors import ForkRefused as ForkRefusedError
+from rqsup.settings import Settings
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
     REASON_CHARS,

@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from rqsup.config import Settings
 from rqsup.logs import get_logger
+from rqsup.settings import Settings
 from rqsup.store.wire import Wire
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel

@@ -7,8 +7,8 @@ import time
 from collections import deque
 from typing import Any
 
-from rqsup.config import Settings
 from rqsup.errors import RedisUnavailable
+from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.keys import Keys, lanes
 from rqsup.store.scripts import Claimed, Settled, Settlement

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from rqsup import context
-from rqsup.config import Settings
 from rqsup.context import JobContext
 from rqsup.envelope import NAME, Envelope, decode
 from rqsup.errors import EnvelopeError, JobTimeout
+from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import redis
 import redis.exceptions
 
-from rqsup.config import RedisSettings, redact_url
 from rqsup.errors import RedisUnavailable
+from rqsup.redact import redact_url
+from rqsup.settings import RedisSettings
 from rqsup.store.connection import (
     UNAVAILABLE,
     check_server,

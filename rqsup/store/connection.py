@@ -13,8 +13,9 @@ import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rqsup.config import RedisSettings, redact_url
 from rqsup.errors import RedisUnavailable, ServerUnfit
+from rqsup.redact import redact_url
+from rqsup.settings import RedisSettings
 from rqsup.store.scripts import FLAGS_SINCE, Call
 
 if TYPE_CHECKING:
@@ -207,22 +208,27 @@ class Store:
         """Send calls in one round trip; an answer that is an error stands in its place, not raised."""
         if not calls:
             return []
-        flags = self._server_has_flags()
-        for source in {call.script.variant(flags=flags) for call in calls}:
-            self._ensure(source)
-        with self.client.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                pipeline.execute_command(*call.command(flags=flags))
-            replies = pipeline.execute(raise_on_error=False)
+        replies = self._pipeline(calls)
+        unloaded = [number for number, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if unloaded:
+            # The server was new, or lost its scripts meanwhile; those calls wrote nothing.
+            again = [calls[number] for number in unloaded]
+            for source in {call.script.variant(flags=self._server_has_flags())[1] for call in again}:
+                self.client.script_load(source)
+            for number, reply in zip(unloaded, self._pipeline(again), strict=True):
+                replies[number] = reply
         return [
             reply if isinstance(reply, redis.exceptions.ResponseError) else call.decode(reply)
             for call, reply in zip(calls, replies, strict=True)
         ]
 
-    def _ensure(self, variant: tuple[str, str]) -> None:
-        sha, source = variant
-        if not self.client.script_exists(sha)[0]:
-            self.client.script_load(source)
+    def _pipeline(self, calls: list[Call[T]]) -> list[Any]:
+        flags = self._server_has_flags()
+        with self.client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*call.command(flags=flags))
+            replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
 
     def _server_has_flags(self) -> bool:
         if self._flags is None:

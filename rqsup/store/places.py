@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import redis
-import redis.exceptions
+from redis.exceptions import NoPermissionError, ResponseError
 
 from rqsup.job import LEVEL_LABELS
 from rqsup.store.keys import Keys
@@ -62,7 +62,7 @@ def read_place(client: redis.Redis, keys: Keys, name: str) -> Iterator[list[str]
     """The ids of one place, page by page.
 
     Raises:
-        redis.exceptions.ResponseError: the key has a wrong type.
+        ResponseError: the key has a wrong type.
     """
     read: Callable[..., Any] = client.zrange if name in {"scheduled", "dead"} else client.lrange
     start = 0
@@ -98,7 +98,7 @@ def _scan(client: redis.Redis, keys: Keys, found: Inventory) -> None:
                 found.lanes.add(name)
             elif kind in {"inbox", "processing"}:
                 found.strangers.add(name)
-    except redis.exceptions.NoPermissionError:
+    except NoPermissionError:
         found.gaps.append(
             "this Redis user may not SCAN: jobs that are in no list, and lists of unknown workers, could not be "
             "looked for; use a user with +scan for the whole check"
@@ -109,6 +109,6 @@ def _members(scan: Callable[..., Iterable[Any]], keys: Keys, key: str, found: In
     """Members of a set, or fields of a hash."""
     try:
         return {text(entry[0] if isinstance(entry, tuple) else entry) for entry in scan(key, count=PAGE)}
-    except redis.exceptions.ResponseError as fault:
+    except ResponseError as fault:
         found.wrong[key.removeprefix(keys.root)] = str(fault)
         return set()

@@ -166,7 +166,7 @@ def claim(
     root: str, *, worker: str, count: int, lanes: Sequence[str], queues: Sequence[str], resume: bool, wait: bool
 ) -> Call[Claim]:
     """Take up to `count` jobs for a worker."""
-    arguments = (worker, count, int(resume), int(wait), len(lanes), *lanes, *queues)
+    arguments: tuple[Argument, ...] = (worker, count, int(resume), int(wait), len(lanes), *lanes, *queues)
     return Call(script("claim"), root, arguments, _read_claim)
 
 
@@ -217,7 +217,7 @@ def purge_dead(root: str, *, limit: int = 500) -> Call[int]:
 
 def locate(root: str, *, job_id: str, lanes: Sequence[str], workers: Sequence[str]) -> Call[Location]:
     """Find every place that holds a job."""
-    arguments = (_raw(job_id), len(lanes), *lanes, *workers)
+    arguments: tuple[Argument, ...] = (_raw(job_id), len(lanes), *lanes, *workers)
     return Call(script("locate"), root, arguments, _read_location)
 
 
@@ -260,4 +260,5 @@ def _read_recovery(reply: Sequence[Any]) -> Recovery:
 
 
 def _read_location(reply: Sequence[Any]) -> Location:
-    return Location(*_texts(reply[:3]), reply[3], _texts(reply[4:]))
+    state, worker, lane = _texts(reply[:3])
+    return Location(state, worker, lane, reply[3], _texts(reply[4:]))

@@ -16,8 +16,8 @@ import hiredis
 import redis
 import redis.exceptions
 
-from rqsup.config import RedisSettings
 from rqsup.errors import RedisUnavailable
+from rqsup.settings import RedisSettings
 from rqsup.store.connection import UNAVAILABLE, connection_options, parse_version
 from rqsup.store.scripts import FLAGS_SINCE, Argument, Call, script
 

@@ -39,10 +39,10 @@ def job() -> None:
 @contextmanager
 def opened(config: str | None) -> Iterator[Client]:
     """A client on the configured Redis; errors of Redis become rqsup's own."""
-    import redis  # the master imports this package, and must stay small
+    from redis.exceptions import ResponseError  # the master imports this package, and must stay small
 
     from rqsup.client import Client
-    from rqsup.config import redact_url
+    from rqsup.redact import redact_url
     from rqsup.store.connection import UNAVAILABLE
 
     with Client(settings=load(config)) as client:
@@ -51,7 +51,7 @@ def opened(config: str | None) -> Iterator[Client]:
         except UNAVAILABLE as fault:
             url = redact_url(client.settings.redis.url)
             raise RedisUnavailable(f"Redis at {url} does not answer: {fault}; start it, or set redis.url") from fault
-        except redis.exceptions.ResponseError as fault:
+        except ResponseError as fault:
             raise RqsupError(f"Redis refused: {fault}; `rqsup admin check` names keys of a wrong type") from fault
 
 
@@ -60,7 +60,7 @@ def _print_json(value: Any) -> None:
 
 
 def _printable(value: Any) -> Any:
-    """The value with ids of foreign bytes written as `\\xff`: JSON has no place for bytes that are no text."""
+    r"""The value with ids of foreign bytes written as `\xff`: JSON has no place for bytes that are no text."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
@@ -178,7 +178,14 @@ def dlq_show(config: str | None, as_json: bool, job_id: str) -> None:
 @click.option("--task", help="Only letters of this task.")
 @click.pass_context
 def dlq_replay(
-    ctx: click.Context, config: str | None, as_json: bool, job_ids: tuple[str, ...], everything: bool, task: str | None
+    ctx: click.Context,
+    /,
+    config: str | None,
+    as_json: bool,
+    job_ids: tuple[str, ...],
+    *,
+    everything: bool,
+    task: str | None,
 ) -> None:
     """Put dead letters back into their queues. Exit status 1 when one stayed."""
     from rqsup import inspect
@@ -253,7 +260,9 @@ def job_show(config: str | None, as_json: bool, job_id: str) -> None:
     with opened(config) as client:
         record = client.record(job_id)
     if as_json:
-        _print_json({**asdict(record), "envelope": _json_or_text(record.envelope), "result": _json_or_text(record.result)})
+        _print_json(
+            {**asdict(record), "envelope": _json_or_text(record.envelope), "result": _json_or_text(record.result)}
+        )
         return
     from rqsup.supervisor.cli import admin_view
 

@@ -16,8 +16,8 @@ from rqsup.job import LEVEL_LABELS, JobRecord
 
 #: Width of an id that rqsup made.
 ID_WIDTH = 36
-#: Characters of a job's arguments in a table; `--json` shows more.
-ARGUMENTS_SHOWN = 40
+#: Characters of a job's call in a table; `--json` shows more.
+CALL_SHOWN = 40
 
 
 def show_stats(stats: Stats, console: Console) -> None:
@@ -51,16 +51,10 @@ def show_peek(queue: str, jobs: Sequence[PeekedJob], console: Console) -> None:
     if not jobs:
         console.print(f"Queue {queue} holds no ready job.", highlight=False)
         return
-    table = _table("Job", "task", "level", ">age", ">tries", "arguments")
+    table = _table("Job", "level", ">age", ">tries", "call")
     for job in jobs:
-        table.add_row(
-            _safe(job.id),
-            job.task or "(unreadable)",
-            job.level,
-            age(job.age_s),
-            str(job.attempts),
-            _safe(job.arguments),
-        )
+        call = f"{job.task}({job.arguments})" if job.task else "(unreadable)"
+        table.add_row(_safe(job.id), job.level, age(job.age_s), str(job.attempts), _safe(_short(call)))
     console.print(table)
 
 
@@ -161,7 +155,11 @@ def _table(*headings: str) -> Table:
         numeric = heading.startswith(">")
         width = ID_WIDTH if heading == "Job" else None
         table.add_column(
-            heading.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold", min_width=width
+            heading.lstrip(">"),
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+            min_width=width,
         )
     return table
 
@@ -170,8 +168,8 @@ def _count(number: int) -> str:
     return f"{number:,}" if number else "·"
 
 
-def _short(arguments: str) -> str:
-    return arguments if len(arguments) <= ARGUMENTS_SHOWN else arguments[: ARGUMENTS_SHOWN - 1] + "…"
+def _short(call: str) -> str:
+    return call if len(call) <= CALL_SHOWN else call[: CALL_SHOWN - 1] + "…"
 
 
 def _safe(value: str) -> str:

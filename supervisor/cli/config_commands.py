@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from rqsup.config import Settings, changed_keys, load, show
+from rqsup.config import changed_keys, load, show
 from rqsup.errors import ConfigError
+from rqsup.settings import Settings
 from rqsup.supervisor.cli.frame import config_option, json_option, print_json
 
 #: Keys that name a file which has to be readable where rqsup runs.

@@ -9,8 +9,9 @@ from typing import Any
 import click
 import msgspec
 
-from rqsup.config import MAX_WORKERS, Settings, load
+from rqsup.config import load
 from rqsup.errors import MasterRefused, MasterUnreachable, RqsupError
+from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.supervisor import exits
 from rqsup.supervisor.cli.frame import config_option, console, json_option, print_json
 from rqsup.supervisor.cli.master_process import MasterProcess

@@ -15,9 +15,10 @@ import msgspec
 
 from rqsup import logs
 from rqsup.client import Client
-from rqsup.config import Settings, load
+from rqsup.config import load
 from rqsup.errors import ConfigError
 from rqsup.producer import Producer, Progress, faults
+from rqsup.settings import Settings
 from rqsup.store.connection import await_server
 from rqsup.supervisor.cli.frame import config_option, json_option, print_json
 

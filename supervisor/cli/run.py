@@ -8,7 +8,8 @@ import threading
 import click
 
 from rqsup import logs
-from rqsup.config import Settings, load
+from rqsup.config import load
+from rqsup.settings import Settings
 from rqsup.supervisor.cli.frame import config_option
 
 ROLES = ("all", "worker", "producer", "scheduler")

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from rqsup.config import Settings
 from rqsup.envelope import NAME
 from rqsup.errors import RedisUnavailable
 from rqsup.logs import get_logger
+from rqsup.settings import Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.keys import Keys
 from rqsup.supervisor.upkeep.registry import Debt, Details, Registry, is_running

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import redis
 import redis.exceptions
 
-from rqsup.config import Settings
 from rqsup.errors import RedisUnavailable
 from rqsup.logs import get_logger
+from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import UNAVAILABLE

@@ -22,7 +22,7 @@ EXAMPLE_ID = "0190b4c2-7f3e-7c1a-9b5e-2f4a6d8c0e11"
 
 
 def test_the_table_lists_every_key_with_its_default() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (`[^|]+`|required) \|", PAGE, re.M)
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (`[^|]+`|required) \|", PAGE, re.MULTILINE)
     listed = {name: "required" if default == "required" else json.loads(default.strip("`")) for name, default in rows}
 
     assert listed == {
@@ -34,7 +34,7 @@ def test_the_table_lists_every_key_with_its_default() -> None:
 
 
 def test_levels_and_alphabet_are_those_of_the_code() -> None:
-    [row] = re.findall(r"^\| `level` .+", PAGE, re.M)
+    [row] = re.findall(r"^\| `level` .+", PAGE, re.MULTILINE)
 
     assert set(re.findall(r"`(\w+)`", row)) - {"level"} == set(LEVEL_LABELS)
     assert "`A-Z a-z 0-9 _ . : -`" in PAGE
@@ -43,7 +43,7 @@ def test_levels_and_alphabet_are_those_of_the_code() -> None:
 
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="the page uses redis-cli, which is not installed")
 def test_the_commands_of_the_page_enqueue_a_job(client: Client, tmp_path: Path) -> None:
-    commands = "\n".join(re.findall(r"```sh\n(.+?)```", PAGE, re.S))
+    commands = "\n".join(re.findall(r"```sh\n(.+?)```", PAGE, re.DOTALL))
     commands = commands.replace("rqsup:{default}:", client.keys.root).replace("python -c", f"{sys.executable} -c")
     socket = client.settings.redis.url.removeprefix("unix://")
     cli = tmp_path / "redis-cli"
@@ -61,7 +61,7 @@ def test_the_commands_of_the_page_enqueue_a_job(client: Client, tmp_path: Path) 
 
 
 def test_the_arguments_of_the_page_are_those_of_the_script() -> None:
-    rows = re.findall(r"^\| (\d) \| ", PAGE, re.M)
+    rows = re.findall(r"^\| (\d) \| ", PAGE, re.MULTILINE)
     header = (Path(__file__).parents[2] / "rqsup" / "store" / "lua" / "enqueue.lua").read_text()
 
-    assert rows == re.findall(r"^-- ARGV\[(\d)\]", header, re.M)
+    assert rows == re.findall(r"^-- ARGV\[(\d)\]", header, re.MULTILINE)

@@ -11,7 +11,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "job-states.md").read_text()
 
 
 def test_the_arrows_are_the_transitions_of_the_code() -> None:
-    drawn = re.findall(r"^ +(\[\*\]|\w+) --> (\w+): (.+)$", PAGE, re.M)
+    drawn = re.findall(r"^ +(\[\*\]|\w+) --> (\w+): (.+)$", PAGE, re.MULTILINE)
 
     assert {
         (None if start == "[*]" else JobState(start), JobState(end)): label for start, end, label in drawn
@@ -20,4 +20,4 @@ def test_the_arrows_are_the_transitions_of_the_code() -> None:
 
 
 def test_every_state_has_a_row_that_says_its_place() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", PAGE, re.M)) == set(JobState)
+    assert set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == set(JobState)

@@ -24,7 +24,7 @@ def test_the_keys_are_those_of_the_code() -> None:
 
     first_table = PAGE.partition("## ")[0]
 
-    assert {keys.root + name for name in re.findall(r"^\| `([^`]+)` \|", first_table, re.M)} == made
+    assert {keys.root + name for name in re.findall(r"^\| `([^`]+)` \|", first_table, re.MULTILINE)} == made
 
 
 def test_the_fields_of_a_record_are_those_that_scripts_write(client: Client) -> None:
@@ -46,6 +46,6 @@ def test_the_fields_of_a_record_are_those_that_scripts_write(client: Client) -> 
     seen |= set(raw.job("a"))
 
     table = PAGE.partition("## The record of a job")[2].partition("## ")[0]
-    rows = re.findall(r"^\| (`[^|]+`) \|", table, re.M)
+    rows = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
 
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == seen

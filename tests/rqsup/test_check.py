@@ -24,7 +24,7 @@ def raw(client: Client) -> Raw:
 def look(raw: Raw) -> list[Fault]:
     report = check(raw.client.store, raw.keys)
     assert report.gaps == []
-    assert report.clean is not report.faults
+    assert report.clean == (not report.faults)
     return report.faults
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rqsup.config import Settings, changed_keys, load, redact_url, show
+from rqsup.config import changed_keys, load, show
 from rqsup.errors import ConfigError
+from rqsup.redact import redact_url
+from rqsup.settings import Settings
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import yaml
 
-from rqsup.config import Settings, flatten, load
+from rqsup.config import flatten, load
+from rqsup.settings import Settings
 
 FOLDER = Path(__file__).parents[2] / "config"
 EXAMPLE = FOLDER / "rqsup.example.yaml"

@@ -99,7 +99,11 @@ def test_a_dead_letter_tells_what_happened_where(raw: Raw) -> None:
     [letter] = dead_letters(raw.client.store, raw.keys)
 
     assert (letter.id, letter.task, letter.queue, letter.attempts) == ("a", "mail.send", "q", 1)
-    assert (letter.error_type, letter.error_message, letter.traceback) == ("ValueError", "no such address", "Traceback\n ...")
+    assert (letter.error_type, letter.error_message, letter.traceback) == (
+        "ValueError",
+        "no such address",
+        "Traceback\n ...",
+    )
     assert (letter.reason, letter.worker, letter.host) == ("ValueError: no such address", "w", "h1")
     assert abs(letter.dead_at_ms - raw.now_ms()) < 5_000
     assert letter.payload is None
@@ -202,8 +206,12 @@ def test_key_stats_list_the_keys_with_their_sizes(raw: Raw) -> None:
 
 def test_key_stats_do_without_the_right_to_ask_for_memory(raw: Raw) -> None:
     raw.enqueue("a")
-    raw.redis.acl_setuser("nomemory", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-memory"])
-    with Client(raw.client.settings.redis.url.replace("unix://", "unix://nomemory@"), namespace=raw.keys.namespace) as limited:
+    raw.redis.acl_setuser(
+        "nomemory", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-memory"]
+    )
+    with Client(
+        raw.client.settings.redis.url.replace("unix://", "unix://nomemory@"), namespace=raw.keys.namespace
+    ) as limited:
         rows = key_stats(limited.store, limited.keys)
     raw.redis.acl_deluser("nomemory")
 
@@ -216,7 +224,9 @@ def test_two_hundred_thousand_jobs_are_checked_in_reasonable_time_and_memory(raw
     for start in range(0, 200_000, 5_000):
         with raw.redis.pipeline(transaction=False) as pipeline:
             for number in range(start, start + 5_000):
-                pipeline.hset(raw.keys.job(f"{number:036}"), mapping={"state": "ready", "queue": "q", "level": "normal"})
+                pipeline.hset(
+                    raw.keys.job(f"{number:036}"), mapping={"state": "ready", "queue": "q", "level": "normal"}
+                )
             pipeline.lpush(raw.keys.ready("q:normal"), *(f"{number:036}" for number in range(start, start + 5_000)))
             pipeline.execute()
     raw.redis.sadd(raw.keys.queues, "q")

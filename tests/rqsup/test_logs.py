@@ -15,8 +15,8 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from rqsup.config import LogSettings
 from rqsup.logs import LINE_BYTES, Lines, configure, get_logger
+from rqsup.settings import LogSettings
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 

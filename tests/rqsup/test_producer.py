@@ -14,10 +14,10 @@ import pytest
 
 from rqsup import Client
 from rqsup.client import Request
-from rqsup.config import ProducerSettings
 from rqsup.envelope import decode
 from rqsup.errors import ConfigError, InvalidJob, RedisUnavailable
 from rqsup.producer import Producer, Progress, faults
+from rqsup.settings import ProducerSettings
 from rqsup.store.server import LocalServer
 from tests.waiting import wait_until
 
@@ -29,16 +29,17 @@ def make(root: Path, count: int) -> Path:
 
 
 def settings(root: Path, **options: Any) -> ProducerSettings:
-    return ProducerSettings(root=str(root), **{"task": "files.digest", "queue": "files"} | options)
+    given: dict[str, Any] = {"root": str(root), "task": "files.digest", "queue": "files"} | options
+    return ProducerSettings(**given)
 
 
 def ready(client: Client, level: str = "normal") -> int:
-    return client.store.client.llen(client.keys.ready(f"files:{level}"))
+    return int(client.store.client.llen(client.keys.ready(f"files:{level}")))
 
 
 def envelopes(client: Client, level: str = "normal") -> list[Any]:
     ids = client.store.client.lrange(client.keys.ready(f"files:{level}"), 0, -1)
-    return [decode(client.record(str(job_id, "ascii")).envelope) for job_id in ids]  # type: ignore[arg-type]
+    return [decode(client.record(str(job_id, "ascii")).envelope) for job_id in ids]
 
 
 @contextmanager

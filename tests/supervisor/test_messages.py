@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from rqsup.config import RedisSettings, Settings, WorkerSettings
+from rqsup.settings import RedisSettings, Settings, WorkerSettings
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
     REASON_CHARS,

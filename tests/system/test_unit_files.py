@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rqsup.config import Settings
+from rqsup.settings import Settings
 from rqsup.supervisor import exits
 
 UNITS = Path(__file__).parents[2] / "systemd"

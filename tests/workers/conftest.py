@@ -9,8 +9,8 @@ from mmap import mmap
 
 import pytest
 
-from rqsup.config import Settings
 from rqsup.logs import get_logger
+from rqsup.settings import Settings
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.run import Place, Runner
 from rqsup.workers.slot import STRIDE, Slot, slot_at

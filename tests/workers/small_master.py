@@ -20,7 +20,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from rqsup.config import RedisSettings, Settings
+from rqsup.settings import RedisSettings, Settings
 from rqsup.task import task
 from rqsup.workers.boot import MASTERS_VARIABLES, Assignment, run_worker
 from rqsup.workers.slot import STRIDE

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from rqsup.config import LimitSettings, Settings, WorkerSettings
 from rqsup.context import JobContext, current_job
 from rqsup.envelope import Envelope
 from rqsup.errors import JobTimeout, NoCurrentJob
 from rqsup.retry import Backoff
+from rqsup.settings import LimitSettings, Settings, WorkerSettings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import _registry, task
 from rqsup.workers.alarm import Alarm

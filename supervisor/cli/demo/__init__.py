@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rqsup.errors import RedisUnavailable
 from rqsup.supervisor import exits
 from rqsup.supervisor.cli.frame import config_option, console, json_option, print_json
 
@@ -33,7 +34,9 @@ def demo(ctx: click.Context, directory: str, config: str | None, as_json: bool) 
     Each job reads its file and returns its size and SHA-256. Without DIR, /usr/share/doc is taken. A Redis server
     is started for it, unless redis.url is configured. Exit status 0 only when nothing was lost.
     """
-    from rqsup.supervisor.cli.demo.play import empty  # loads the Redis client, which no other command should
+    import redis  # 20 MiB that the master must not carry, as what follows
+
+    from rqsup.supervisor.cli.demo.play import empty
 
     logging.getLogger("rqsup").propagate = False  # on the screen, warnings would tear the picture
     logging.getLogger("rqsup").addHandler(logging.NullHandler())
@@ -45,6 +48,8 @@ def demo(ctx: click.Context, directory: str, config: str | None, as_json: bool) 
     except KeyboardInterrupt:
         click.echo("interrupted: all is stopped", err=True)
         ctx.exit(INTERRUPTED)
+    except (redis.ConnectionError, redis.TimeoutError) as fault:
+        raise RedisUnavailable(f"Redis went away in the middle of the demo: {fault}") from fault
     _report(outcome, as_json=as_json)
     ctx.exit(exits.OK if outcome.well else exits.FAILURE)
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from rqsup.check import check
 from rqsup.client import Client, Request
-from rqsup.config import ProducerSettings
 from rqsup.envelope import new_id
 from rqsup.globs import GlobSet
 from rqsup.producer import Producer, Progress
+from rqsup.settings import ProducerSettings
 from rqsup.supervisor.cli.demo.facts import Counts, Facts, Pace, read_counts, read_files
 from rqsup.supervisor.cli.demo.stage import QUEUE, TASK, Stage
 from rqsup.supervisor.cli.demo.strike import Hit, frozen, strike
@@ -98,7 +98,7 @@ class Play:
             began = time.monotonic()
             self._await_end(began, count, produce, hunt)
             hit, encore_jobs = hunt.result(), 0
-            if hit is None:
+            if hit is None and self._all_ended():
                 hit, encore_jobs = self._encores()
                 self._view.show(self._facts(began, counted=True))
             duration_s = time.monotonic() - began

@@ -16,21 +16,16 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import redis
 import yaml
 
 from rqsup.client import Client
-from rqsup.config import (
-    ControlSettings,
-    LogSettings,
-    MetricsSettings,
-    RedisSettings,
-    Settings,
-    WorkerSettings,
-    load,
-)
+from rqsup.config import load
 from rqsup.config_source import read_yaml
 from rqsup.errors import MasterUnreachable, RqsupError
+from rqsup.settings import ControlSettings, LogSettings, MetricsSettings, RedisSettings, Settings, WorkerSettings
 from rqsup.store import tether
+from rqsup.store.connection import await_server
 from rqsup.store.server import LocalServer
 from rqsup.supervisor.ports import dial
 from rqsup.supervisor.snapshot import Snapshot
@@ -74,7 +69,7 @@ class Stage:
         try:
             self.settings = self._settings(self._redis or self._start_redis())
             with Client(settings=self.settings) as client:
-                client.connect()
+                await_server(client.store.client, self.settings.redis, self._tell)
             self._start_master()
         except BaseException as fault:
             self._close(failed=isinstance(fault, RqsupError))
@@ -100,12 +95,12 @@ class Stage:
         answer = dial.request(self.settings.control.socket, "status", timeout_s=ANSWER_TIMEOUT_S)
         return msgspec.convert(answer, Snapshot)
 
-    def _settings(self, redis: RedisSettings) -> Settings:
+    def _settings(self, server: RedisSettings) -> Settings:
         return Settings(
             app=[APP],
             pool="demo",
             namespace=f"demo-{uuid.uuid4().hex[:12]}",
-            redis=redis,
+            redis=server,
             workers=WorkerSettings(count=WORKERS, queues=[QUEUE], drain_timeout=5.0),
             metrics=MetricsSettings(port=0),
             control=ControlSettings(socket=str(self.folder / "control.sock")),
@@ -164,7 +159,7 @@ class Stage:
             self._stop_master()
         finally:
             self._stop_redis()
-            if failed or self._keep:
+            if (failed or self._keep) and self._log.exists():
                 self._tell(f"the master's log is kept in {self._log}")
             else:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -183,9 +178,16 @@ class Stage:
     def _stop_redis(self) -> None:
         if self._server is not None:
             self._server.kill()  # its data goes with the folder: nothing is worth an orderly end
-        elif self._redis is not None and self.settings.redis == self._redis:
-            with Client(settings=self.settings) as client, contextlib.suppress(RqsupError, OSError):
+        elif self._master is not None:
+            self._sweep_up()
+
+    def _sweep_up(self) -> None:
+        """Leave a server that is not ours as it was."""
+        with Client(settings=self.settings) as client:
+            try:
                 _sweep(client)
+            except redis.RedisError as fault:
+                self._tell(f"the demo's keys {client.keys.root}* could not be removed: {fault}")
 
 
 def _names_redis(config: str | None) -> bool:

@@ -214,10 +214,11 @@ def summary(outcome: Outcome, console: Console) -> None:
     for count, path in sorted(outcome.tally.largest, reverse=True):
         largest.add_row(f"{count:,}", Text(printable(path), overflow="fold"))
     console.print(largest)
-    console.print(Text(_kill_line(outcome)), soft_wrap=not console.is_terminal)
+    console.print(Text(kill_line(outcome)), soft_wrap=not console.is_terminal)
 
 
-def _kill_line(outcome: Outcome) -> str:
+def kill_line(outcome: Outcome) -> str:
+    """What the kill came to, in a sentence or two."""
     hit = outcome.hit
     if hit is None:
         return "No kill hit a worker in a job, so no recovery was measured; run the demo again, or on larger files."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -186,6 +185,11 @@ class JobMachine(RuleBasedStateMachine):
         return options[number % len(options)]
 
 
-def machine(url: str) -> Callable[[], JobMachine]:
-    """What hypothesis makes each machine with."""
-    return lambda: JobMachine(url)
+def machine(url: str) -> type[RuleBasedStateMachine]:
+    """A machine for one server: hypothesis makes each with no arguments."""
+
+    class Machine(JobMachine):
+        def __init__(self) -> None:
+            super().__init__(url)
+
+    return Machine

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import redis
-
 from rqsup import Client
 from rqsup.envelope import Envelope, encode
 from rqsup.store import scripts
@@ -24,7 +22,7 @@ class Raw:
     client: Client
 
     @property
-    def redis(self) -> redis.Redis:
+    def redis(self) -> Any:  # redis-py's annotations mix the replies of both its clients
         return self.client.store.client
 
     @property

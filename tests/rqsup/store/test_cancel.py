@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from tests.rqsup.store.raw import Raw
@@ -72,7 +72,7 @@ def test_a_wrong_type_fails_loudly_and_changes_nothing(raw: Raw, key: str) -> No
     raw.spoil({"ready": raw.keys.ready("q:normal"), "scheduled": raw.keys.scheduled, "job": raw.keys.job("a")}[key])
     before = raw.picture()
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         cancel(raw)
 
     assert raw.picture() == before

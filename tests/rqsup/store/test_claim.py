@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from tests.rqsup.store.raw import Raw, envelope
@@ -180,7 +180,7 @@ def test_own_keys_of_a_wrong_type_fail_loudly_and_move_nothing(raw: Raw, key: st
     raw.spoil({"workers": raw.keys.workers, "processing": raw.keys.processing("w"), "inbox": raw.keys.inbox("w")}[key])
     before = raw.picture()
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         raw.claim(resume=True)
 
     assert raw.picture() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ PARTS = [name for name in ALL if name.startswith("_")]
 SCRIPTS = [name for name in ALL if not name.startswith("_")]
 
 #: A call of each script with the fewest arguments.
-CALLS: dict[str, Call[object]] = {
+CALLS: dict[str, Call[Any]] = {
     "enqueue": scripts.enqueue("r:", job_id="a", queue="q", level="low", envelope=b""),
     "claim": scripts.claim("r:", worker="w", count=1, lanes=[], queues=[], resume=False, wait=False),
     "settle": scripts.settle("r:", worker="w", settlements=[]),
@@ -29,12 +30,12 @@ CALLS: dict[str, Call[object]] = {
     "purge_dead": scripts.purge_dead("r:"),
     "locate": scripts.locate("r:", job_id="a", lanes=[], workers=[]),
     "survey": scripts.survey("r:", job_ids=[]),
-}  # type: ignore[dict-item]
+}
 
 
 def header(name: str) -> list[str]:
     lines = (FOLDER / f"{name}.lua").read_text().splitlines()
-    return [line for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("--"))]]
+    return lines[: next(i for i, line in enumerate(lines) if not line.startswith("--"))]
 
 
 def body(name: str) -> str:
@@ -57,7 +58,7 @@ def uses(name: str) -> list[str]:
 
 
 def functions(text: str) -> set[str]:
-    return set(re.findall(r"^local function (\w+)", text, re.M))
+    return set(re.findall(r"^local function (\w+)", text, re.MULTILINE))
 
 
 def words(text: str) -> set[str]:
@@ -166,7 +167,7 @@ def test_names_in_scripts_equal_the_names_in_python(raw: Raw) -> None:
 
     for lua, name in expected.items():
         assert raw.redis.eval(f"{source}\nreturn {lua}", 1, keys.root) == name.encode()
-    defined = set(re.findall(r"^local (?:function )?(\w+)", source, re.M))
+    defined = set(re.findall(r"^local (?:function )?(\w+)", source, re.MULTILINE))
     assert defined == {lua.partition("(")[0] for lua in expected}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from tests.rqsup.store.raw import Raw, envelope
@@ -136,7 +136,7 @@ def test_a_hint_of_a_worker_that_waits_no_longer_is_passed_over(raw: Raw) -> Non
 def test_a_place_of_a_wrong_type_refuses_the_job_and_stores_nothing(raw: Raw, key: str) -> None:
     raw.spoil({"ready": raw.keys.ready("q:normal"), "queues": raw.keys.queues}[key])
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         raw.enqueue("a")
 
     assert raw.job("a") == {}
@@ -148,7 +148,7 @@ def test_a_place_of_a_wrong_type_refuses_the_job_and_stores_nothing(raw: Raw, ke
 def test_a_schedule_of_a_wrong_type_refuses_the_job_and_stores_nothing(raw: Raw) -> None:
     raw.spoil(raw.keys.scheduled)
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         raw.enqueue("a", delay_ms=1_000)
 
     assert raw.job("a") == {}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup import Client
 from rqsup.store import scripts
-from rqsup.store.connection import FLAGS_SINCE, parse_version
+from rqsup.store.connection import parse_version
+from rqsup.store.scripts import FLAGS_SINCE
 from rqsup.store.server import LocalServer
 from tests.rqsup.store.raw import Raw
 
@@ -35,9 +36,9 @@ def full(private_redis: LocalServer) -> Raw:
 def test_an_enqueue_is_refused_and_stores_nothing(full: Raw, queue: str) -> None:
     before = full.picture(without=())
 
-    with pytest.raises(redis.exceptions.ResponseError, match="OOM|maxmemory"):
+    with pytest.raises(ResponseError, match=r"OOM|maxmemory"):
         full.enqueue("c", queue=queue)
-    with pytest.raises(redis.exceptions.ResponseError, match="OOM|maxmemory"):
+    with pytest.raises(ResponseError, match=r"OOM|maxmemory"):
         full.enqueue("c", queue=queue, delay_ms=1_000)
 
     assert full.picture(without=()) == before

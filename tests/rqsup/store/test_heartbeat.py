@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from tests.rqsup.store.raw import Raw
 
 
 def beat(raw: Raw, *workers: str) -> list[str]:
-    return raw.run(scripts.heartbeat(raw.root, ttl_ms=60_000, details={worker: b'{"pid": 1}' for worker in workers}))
+    return raw.run(scripts.heartbeat(raw.root, ttl_ms=60_000, details=dict.fromkeys(workers, b'{"pid": 1}')))
 
 
 def test_new_workers_are_added_and_told(raw: Raw) -> None:
@@ -48,7 +48,7 @@ def test_a_beat_for_nobody_changes_nothing(raw: Raw) -> None:
 def test_a_registry_of_a_wrong_type_fails_loudly(raw: Raw) -> None:
     raw.spoil(raw.keys.workers)
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         beat(raw, "x")
 
     assert raw.redis.exists(raw.keys.worker("x")) == 0

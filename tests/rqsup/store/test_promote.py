@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from rqsup.store.scripts import Promotion
@@ -118,5 +118,5 @@ def test_a_wrong_type_where_no_job_is_kept_does_not_hinder_a_promotion(raw: Raw,
 def test_a_schedule_of_a_wrong_type_fails_loudly(raw: Raw) -> None:
     raw.spoil(raw.keys.scheduled)
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         promote(raw)

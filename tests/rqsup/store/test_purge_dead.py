@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from tests.rqsup.store.raw import Raw
@@ -62,7 +62,7 @@ def test_a_letter_with_a_record_of_a_wrong_type_goes_too(raw: Raw) -> None:
 def test_dead_letters_of_a_wrong_type_fail_loudly(raw: Raw) -> None:
     raw.spoil(raw.keys.dead)
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         purge(raw)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from tests.rqsup.store.raw import Raw
@@ -114,7 +114,7 @@ def test_batches_bring_back_all_jobs_in_their_order(raw: Raw) -> None:
         raw.enqueue(job_id)
     raw.claim(count=7)
 
-    lefts = []
+    lefts: list[int] = []
     while not lefts or lefts[-1]:
         assert raw.redis.hexists(raw.keys.workers, "w")
         lefts.append(raw.recover(limit=3).left)
@@ -238,7 +238,7 @@ def test_an_own_list_of_a_wrong_type_fails_loudly_and_moves_nothing(raw: Raw) ->
     raw.spoil(raw.keys.inbox("w"))
     before = raw.picture()
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         raw.recover()
 
     assert raw.picture() == before
@@ -247,7 +247,7 @@ def test_an_own_list_of_a_wrong_type_fails_loudly_and_moves_nothing(raw: Raw) ->
 def test_a_registry_of_a_wrong_type_fails_loudly_when_a_beat_is_judged(raw: Raw) -> None:
     raw.spoil(raw.keys.workers)
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         raw.recover(beat="1")
 
 

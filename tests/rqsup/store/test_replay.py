@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
 from tests.rqsup.store.raw import Raw
@@ -81,7 +81,7 @@ def test_a_lane_of_a_wrong_type_fails_loudly_and_keeps_the_letter(raw: Raw) -> N
     raw.spoil(raw.keys.ready("q:normal"))
     before = raw.picture()
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         replay(raw)
 
     assert raw.picture() == before
@@ -90,7 +90,7 @@ def test_a_lane_of_a_wrong_type_fails_loudly_and_keeps_the_letter(raw: Raw) -> N
 def test_dead_letters_of_a_wrong_type_fail_loudly(raw: Raw) -> None:
     raw.spoil(raw.keys.dead)
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         replay(raw)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import redis
+from redis.exceptions import ResponseError
 
 from rqsup.store.scripts import Claimed, Settlement
 from tests.rqsup.store.raw import Raw
@@ -226,7 +226,7 @@ def test_a_registry_of_a_wrong_type_fails_loudly_after_the_settle(raw: Raw) -> N
     raw.enqueue("b")
     raw.spoil(raw.keys.workers)
 
-    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
         raw.settle_all([Settlement(job.id, job.token, "succeed", b"1", 1_000)], count=1)
 
     assert raw.ready() == ["b"]

@@ -183,8 +183,18 @@ def test_check_ends_with_1_and_names_the_fault(raw: Raw, run: Run) -> None:
 
 
 def test_check_says_what_it_could_not_see(raw: Raw, run: Run, client: Client) -> None:
-    raw.redis.acl_setuser("noscan", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-scan"])
-    result = CliRunner().invoke(main, ["admin", "check"], env={"RQSUP_REDIS__URL": client.settings.redis.url, "RQSUP_REDIS__USERNAME": "noscan", "RQSUP_NAMESPACE": "none"})
+    raw.redis.acl_setuser(
+        "noscan", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-scan"]
+    )
+    result = CliRunner().invoke(
+        main,
+        ["admin", "check"],
+        env={
+            "RQSUP_REDIS__URL": client.settings.redis.url,
+            "RQSUP_REDIS__USERNAME": "noscan",
+            "RQSUP_NAMESPACE": "none",
+        },
+    )
     raw.redis.acl_deluser("noscan")
 
     assert result.exit_code == 0

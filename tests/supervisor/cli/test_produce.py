@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from rqsup import Client
-from rqsup.config import ProducerSettings
 from rqsup.errors import ConfigError
+from rqsup.settings import ProducerSettings
 from rqsup.supervisor.cli.produce import run_producer
 from tests.waiting import wait_until
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from rqsup import Client
-from rqsup.config import RedisSettings, Settings, WorkerSettings
+from rqsup.settings import RedisSettings, Settings, WorkerSettings
 from rqsup.store import scripts
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.keys import lanes
@@ -37,9 +37,14 @@ class Upkeep:
     def __post_init__(self) -> None:
         self.store = AsyncStore(self.settings.redis)
         self.pool = Pool(host="h", slots=8, on_change=int, on_ready=lambda _: None, on_death=lambda _: None)
-        self.registry = Registry(store=self.store, pool=self.pool, settings=lambda: self.settings, counters=self.counters)
+        self.registry = Registry(
+            store=self.store, pool=self.pool, settings=lambda: self.settings, counters=self.counters
+        )
         self.reaper = Reaper(
-            store=self.store, registry=self.registry, settings=lambda: self.settings, own=lambda: set(self.pool.children)
+            store=self.store,
+            registry=self.registry,
+            settings=lambda: self.settings,
+            own=lambda: set(self.pool.children),
         )
         self.scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
 
@@ -86,7 +91,13 @@ class Bench:
         if register:
             self.client.store.run(scripts.heartbeat(self.client.keys.root, ttl_ms=60_000, details={worker: b"{}"}))
         call = scripts.claim(
-            self.client.keys.root, worker=worker, count=count, lanes=lanes(["default"]), queues=["default"], resume=False, wait=False
+            self.client.keys.root,
+            worker=worker,
+            count=count,
+            lanes=lanes(["default"]),
+            queues=["default"],
+            resume=False,
+            wait=False,
         )
         return self.client.store.run(call).jobs
 
@@ -99,7 +110,9 @@ class Bench:
 
     def ready(self) -> list[str]:
         """Ids in the order in which they will be taken."""
-        return [one.decode() for one in self.client.store.client.lrange(self.client.keys.ready("default:normal"), 0, -1)][::-1]
+        return [
+            one.decode() for one in self.client.store.client.lrange(self.client.keys.ready("default:normal"), 0, -1)
+        ][::-1]
 
 
 @pytest.fixture

@@ -22,7 +22,11 @@ from tests.supervisor.upkeep.conftest import Bench, Upkeep
 from tests.supervisor.upkeep.test_registry import beside
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["beat", "leave", "look"]), st.floats(0.1, 9)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["beat", "leave", "look"]), st.floats(0.1, 9)), max_size=60
+    )
+)
 def test_only_a_worker_that_stood_still_for_the_whole_ttl_is_dead(steps: list[tuple[str, str, float]]) -> None:
     sightings, now, ttl_s = Sightings(), 0.0, 15.0
     beats: dict[str, int] = {}
@@ -63,7 +67,15 @@ def dead_process() -> tuple[int, int]:
 
 def describe(bench: Bench, worker: str, *, home: str, master: tuple[int, int], pid: tuple[int, int]) -> None:
     details = Details(
-        host="h", home=home, pool="p", number=1, generation=1, pid=pid[0], started=pid[1], master=master[0], master_started=master[1]
+        host="h",
+        home=home,
+        pool="p",
+        number=1,
+        generation=1,
+        pid=pid[0],
+        started=pid[1],
+        master=master[0],
+        master_started=master[1],
     )
     bench.client.store.client.set(bench.client.keys.worker(worker), msgspec.json.encode(details))
 
@@ -97,7 +109,13 @@ def test_a_worker_is_left_alone_while_it_or_its_master_runs(bench: Bench, alive:
     bench.enqueue()
     bench.claim("w")
     this, gone = (os.getpid(), process_start(os.getpid())), dead_process()
-    describe(bench, "w", home=find_home(), master=this if alive == "master" else gone, pid=this if alive == "worker" else gone)
+    describe(
+        bench,
+        "w",
+        home=find_home(),
+        master=this if alive == "master" else gone,
+        pid=this if alive == "worker" else gone,
+    )
 
     reap_once(bench)
 

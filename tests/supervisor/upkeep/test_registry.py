@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -33,7 +35,7 @@ def death_of(child: Child) -> Death:
 
 
 @contextlib.asynccontextmanager
-async def beside(*coroutines):  # type: ignore[no-untyped-def]  # noqa: ANN201, ANN002
+async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run coroutines while a block runs."""
     tasks = [asyncio.create_task(one) for one in coroutines]
     try:
@@ -42,9 +44,11 @@ async def beside(*coroutines):  # type: ignore[no-untyped-def]  # noqa: ANN201, 
             if task.done():
                 task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while not all(task.done() for task in tasks):
+            # Again and again: asyncio.wait_for of Python 3.11, which redis-py uses, may swallow a cancellation.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.1)
 
 
 def test_a_beat_registers_workers_and_renews_their_leases(bench: Bench) -> None:
@@ -105,7 +109,9 @@ def test_a_new_worker_has_its_lease_before_it_can_have_a_job(bench: Bench) -> No
     bench.run(scene)
 
 
-def test_a_lost_lease_is_told_and_stays_lost_for_the_job_in_hand(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_lost_lease_is_told_and_stays_lost_for_the_job_in_hand(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
     async def scene(upkeep: Upkeep) -> None:
         child = upkeep.add_child()
         enter_job(child, started=time.monotonic())

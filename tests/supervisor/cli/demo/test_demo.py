@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,6 @@ from tests.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "rqsup.supervisor", "demo"]
 TIMEOUT_S = 120
-
-
-@pytest.fixture
-def short_tmp() -> Iterator[Path]:
-    """A folder whose path is short enough for the address of a Unix socket."""
-    folder = Path(tempfile.mkdtemp(prefix="rqsup-t-"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def make(root: Path, count: int) -> Path:
@@ -158,6 +147,28 @@ def test_a_master_that_ends_is_an_error_with_its_log(short_tmp: Path) -> None:
         assert shown.stderr is not None
         assert "the demo's master ended with status -9" in shown.stderr.read()
     assert [path.name for path in short_tmp.glob("rqsup-demo-*/master.log")] == ["master.log"]
+
+
+def test_a_redis_that_goes_away_is_one_clear_line(short_tmp: Path) -> None:
+    with _running(short_tmp) as shown:
+        server = next(child for child in psutil.Process(shown.pid).children() if "redis" in child.name())
+
+        server.kill()
+
+        assert shown.wait(60) == 69
+        assert shown.stderr is not None
+        assert shown.stderr.read().startswith("rqsup: error: Redis went away in the middle of the demo: ")
+
+
+def test_a_configured_redis_that_does_not_answer_is_one_clear_line(short_tmp: Path, tmp_path: Path) -> None:
+    url = "redis://127.0.0.1:1"
+
+    ended = run(str(make(tmp_path, 3)), tmp=short_tmp, RQSUP_REDIS__URL=url, RQSUP_REDIS__CONNECT_TRIES="1")
+
+    assert ended.returncode == 69
+    assert ended.stderr.startswith(f"rqsup: error: no Redis at {url} after 1 tries")
+    assert len(ended.stderr.splitlines()) == 1
+    assert list(short_tmp.iterdir()) == []
 
 
 def test_a_directory_that_cannot_serve_is_one_clear_line(short_tmp: Path, tmp_path: Path) -> None:

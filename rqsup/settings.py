@@ -1,0 +1,170 @@
+"""The settings: every key with its default, its range and its unit. `config.load` reads them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from rqsup.envelope import NAME
+
+#: Longest time that a setting may be, seconds (about 3 years): infinity would break timers and Redis' own limits.
+LONGEST_S = 100_000_000
+Positive = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Name = Annotated[
+    str, msgspec.Meta(pattern=f"^{NAME.pattern}$", description="1 to 128 of the characters A-Z a-z 0-9 _ . : -")
+]
+#: A pool's name is part of file names and unit names.
+PoolName = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="1 to 64 of the characters A-Z a-z 0-9 _ -")
+]
+Namespace = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="1 to 64 of the characters A-Z a-z 0-9 _ . -")
+]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+#: Most workers of one master; the scoreboard has twice as many slots, for reloads.
+MAX_WORKERS = 1000
+
+
+class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to reach Redis."""
+
+    #: redis://, rediss:// (TLS, verified) or unix:// address.
+    url: str = "redis://localhost:6379/0"
+    #: File with the password; read at each connect. A systemd credential `redis-password` comes before it.
+    password_file: str = ""
+    #: ACL user; overrides the one in the URL.
+    username: str = ""
+    #: File with the CA certificates for rediss://; empty = the system's.
+    tls_ca_file: str = ""
+    #: Client certificate and key for rediss://.
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    #: False accepts any certificate. For tests only; logged as a warning.
+    tls_verify: bool = True
+    #: Most connections of one client; 0 = 4 per CPU.
+    pool_size: Count = 0
+    #: Seconds to wait for a connection to open.
+    connect_timeout: Positive = 10.0
+    #: Seconds to wait for the reply to a command.
+    socket_timeout: Positive = 5.0
+    #: Tries to connect at start: the pauses between them are 1, 2, 4, 8, 16 … seconds, at most 30.
+    connect_tries: AtLeastOne = 6
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The worker processes and their jobs."""
+
+    #: Worker processes.
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 4
+    #: Queues they take jobs from; inside a priority level, earlier queues come first.
+    queues: Annotated[list[Name], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["default"])
+    #: Jobs a worker may hold; `auto` holds more than one only while jobs are tiny.
+    prefetch: Literal["auto"] | AtLeastOne = "auto"
+    #: Seconds without a beat after which a worker counts as dead (its host is gone).
+    lease_ttl: Annotated[float, msgspec.Meta(ge=0.5, le=86400)] = 15.0
+    #: Deaths of its worker after which a job is quarantined in the dead letters.
+    crash_limit: AtLeastOne = 3
+    #: Seconds that running jobs have to finish when the master stops or a worker is replaced.
+    drain_timeout: NonNegative = 30.0
+    #: Seconds a job may run when its task sets no timeout; then JobTimeout is raised inside it.
+    job_timeout: Positive = 600.0
+    #: Seconds after the timeout until the master kills the worker.
+    kill_grace: Positive = 5.0
+    #: Seconds for importing the application, and for a new worker to become ready.
+    boot_timeout: Positive = 60.0
+    #: Seconds an idle worker waits in one blocking command.
+    block_timeout: Positive = 30.0
+    #: Longest pause in seconds between two tries to reach Redis again.
+    reconnect_cap: Annotated[float, msgspec.Meta(gt=0, le=4)] = 2.0
+    #: Seconds the record of a finished job is kept; 0 = not at all.
+    result_ttl: NonNegative = 86400.0
+    #: Pause in seconds before a worker that never became ready is started again; doubles up to the cap.
+    restart_pause: Positive = 0.5
+    #: Longest such pause in seconds.
+    restart_cap: Positive = 60.0
+
+
+class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sender may put into Redis."""
+
+    #: Most bytes of one encoded job.
+    payload_bytes: AtLeastOne = 1048576
+    #: Most bytes of one encoded result.
+    result_bytes: AtLeastOne = 1048576
+    #: Most jobs ready in one queue; 0 = unbounded.
+    queue_length: Count = 0
+
+
+class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP port of /metrics, /healthz and /readyz."""
+
+    #: Address to listen on.
+    host: str = "127.0.0.1"
+    #: TCP port; 0 = any free one (shown by `rqsup status`).
+    port: Port = 9090
+    #: False = no HTTP port.
+    enabled: bool = True
+
+
+class ControlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The Unix socket by which `rqsup status`, `reload` and the like reach the master."""
+
+    #: Path; empty = `control.sock` in the runtime directory of the pool.
+    socket: str = ""
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Logs, on standard error."""
+
+    #: auto = console on a terminal, else json. journal = console text with a journald level in front.
+    format: Literal["auto", "json", "console", "journal"] = "auto"
+    #: Lowest level written.
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ProducerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The producer: a job for each file of a directory."""
+
+    #: Directory to walk.
+    root: str = ""
+    #: Task that each file is sent to; it gets the path as its only argument.
+    task: str = ""
+    #: Queue of the jobs.
+    queue: Name = "default"
+    #: Globs that a path, relative to the root, has to match (one of).
+    include: list[str] = msgspec.field(default_factory=lambda: ["**"])
+    #: Globs that it must not match.
+    exclude: list[str] = msgspec.field(default_factory=list)
+    #: Priority by glob; the first that matches counts, otherwise normal.
+    levels: dict[str, str] = msgspec.field(default_factory=dict)
+    #: Jobs per second; 0 = as fast as Redis takes them.
+    rate: NonNegative = 0.0
+    #: Jobs that may be sent at once before the rate holds.
+    burst: AtLeastOne = 100
+    #: Pause while the queue holds this many ready jobs; 0 = never.
+    max_queue_length: Count = 10000
+    #: Jobs sent in one round trip.
+    batch: AtLeastOne = 200
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of one pool."""
+
+    #: Modules to import in the workers; they declare the tasks.
+    app: list[str] = msgspec.field(default_factory=list)
+    #: Name of this pool of workers: shown in process titles, part of the socket's path.
+    pool: PoolName = "default"
+    #: Namespace of all keys in Redis.
+    namespace: Namespace = "default"
+    redis: RedisSettings = RedisSettings()
+    workers: WorkerSettings = WorkerSettings()
+    limits: LimitSettings = LimitSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    control: ControlSettings = ControlSettings()
+    log: LogSettings = LogSettings()
+    producer: ProducerSettings = ProducerSettings()

@@ -1,0 +1,275 @@
+"""The worker's own connection, on real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rqsup import Client
+from rqsup.errors import RedisUnavailable
+from rqsup.settings import RedisSettings
+from rqsup.store import scripts, wire
+from rqsup.store.server import LocalServer
+from rqsup.store.wire import Wire, wait_readable
+from tests.rqsup.store.raw import Raw
+from tests.waiting import wait_until
+
+
+def open_wire(url: str, **settings: object) -> Wire:
+    opened = Wire(RedisSettings(url=url, **settings), name="test-wire", scripts=("claim", "settle"))  # type: ignore[arg-type]
+    opened.connect()
+    return opened
+
+
+@pytest.fixture
+def open_one(redis_server: LocalServer) -> Iterator[Wire]:
+    """An open connection to the shared server."""
+    opened = open_wire(redis_server.url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def wakeup() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Something to wait on besides the connection, and its other end."""
+    mine, its = socket.socketpair()
+    yield mine, its
+    mine.close()
+    its.close()
+
+
+def claim(raw: Raw) -> scripts.Call[scripts.Claim]:
+    return scripts.claim(raw.root, worker="w", count=1, lanes=["q:normal"], queues=["q"], resume=False, wait=False)
+
+
+def test_answers_come_in_the_order_of_the_calls(open_one: Wire, raw: Raw) -> None:
+    for job_id in ("a", "b", "c"):
+        raw.enqueue(job_id)
+
+    open_one.send(claim(raw), claim(raw))
+    open_one.send(claim(raw))
+
+    assert [open_one.receive().jobs[0].id for _ in range(3)] == ["a", "b", "c"]
+    assert open_one.run(claim(raw)).jobs == []
+
+
+def test_large_answers_come_in_many_pieces(open_one: Wire, raw: Raw) -> None:
+    raw.redis.set(raw.root + "large", b"x" * 5_000_000)
+
+    assert open_one.command("GET", raw.root + "large") == b"x" * 5_000_000
+
+
+def test_the_connection_has_its_name(open_one: Wire, raw: Raw) -> None:
+    assert "test-wire" in {one["name"] for one in raw.redis.client_list()}
+
+
+def test_an_error_reply_is_told(open_one: Wire, raw: Raw) -> None:
+    raw.spoil(raw.keys.workers)
+
+    with pytest.raises(RedisUnavailable, match="WRONGTYPE"):
+        open_one.run(claim(raw))
+
+
+def test_a_connection_that_was_killed_is_told_and_can_be_opened_anew(open_one: Wire, raw: Raw) -> None:
+    for one in raw.redis.client_list():
+        if one["name"] == "test-wire":
+            raw.redis.client_kill_filter(_id=one["id"])
+
+    with pytest.raises(RedisUnavailable):
+        open_one.command("PING")
+
+    open_one.connect()
+    assert open_one.command("PING") == b"PONG"
+
+
+def test_nothing_is_sent_without_a_connection(redis_server: LocalServer) -> None:
+    closed = Wire(RedisSettings(url=redis_server.url), name="x", scripts=())
+
+    with pytest.raises(RedisUnavailable, match="not connected"):
+        closed.command("PING")
+
+
+def test_no_server_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RedisUnavailable, match="does not answer"):
+        open_wire(f"unix://{tmp_path}/none.sock")
+
+
+def test_bytes_of_another_protocol_are_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pid = os.fork()
+        if pid == 0:
+            connection, _ = server.accept()
+            with contextlib.suppress(OSError):
+                while connection.recv(4096):
+                    connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            os._exit(0)
+        try:
+            with pytest.raises(RedisUnavailable):
+                open_wire(f"redis://127.0.0.1:{server.getsockname()[1]}", socket_timeout=2.0)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_a_blocking_move_returns_what_came(
+    open_one: Wire, raw: Raw, wakeup: tuple[socket.socket, socket.socket]
+) -> None:
+    source, target = raw.root + "s", raw.root + "t"
+
+    assert open_one.move_blocking(source, target, 0.01, wakeup[0]) is False
+    raw.redis.lpush(source, "x")
+    assert open_one.move_blocking(source, target, 5, wakeup[0]) is True
+    assert raw.redis.lrange(target, 0, -1) == [b"x"]
+
+
+def test_a_wakeup_breaks_the_wait_and_it_can_be_taken_up_again(
+    open_one: Wire, raw: Raw, wakeup: tuple[socket.socket, socket.socket]
+) -> None:
+    mine, its = wakeup
+    its.send(b"L")
+
+    assert open_one.move_blocking(raw.root + "s", raw.root + "t", 5, mine) is None
+    mine.recv(1)
+    raw.redis.lpush(raw.root + "s", "x")
+
+    assert open_one.finish_blocking(5, mine) is True
+
+
+def test_a_blocking_command_that_does_not_come_back_is_a_half_open_connection(
+    private_redis: LocalServer, wakeup: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "LATE_S", 0.1)
+    opened = open_wire(private_redis.url)
+    os.kill(private_redis.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(RedisUnavailable, match="half-open"):
+            opened.move_blocking("s", "t", 0.1, wakeup[0])
+    finally:
+        os.kill(private_redis.pid, signal.SIGCONT)
+        opened.close()
+
+
+def test_a_server_that_does_not_answer_in_time_is_told(private_redis: LocalServer) -> None:
+    opened = open_wire(private_redis.url, socket_timeout=0.1)
+    os.kill(private_redis.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(RedisUnavailable):
+            opened.command("PING")
+    finally:
+        os.kill(private_redis.pid, signal.SIGCONT)
+        opened.close()
+
+
+def test_waiting_for_nothing_ends_in_time(wakeup: tuple[socket.socket, socket.socket]) -> None:
+    assert wait_readable((wakeup[0],), -1) == []
+
+
+def test_a_password_and_an_acl_user_are_used(private_redis: LocalServer, tmp_path: Path) -> None:
+    with Client(private_redis.url) as admin:
+        admin.store.client.execute_command("ACL", "SETUSER", "shop", "on", ">right", "~*", "&*", "+@all")
+    secret = tmp_path / "password"
+    secret.write_text("right\n")
+
+    opened = open_wire(private_redis.url, username="shop", password_file=str(secret))
+    assert opened.command("ACL", "WHOAMI") == b"shop"
+    opened.close()
+    secret.write_text("wrong\n")
+    with pytest.raises(RedisUnavailable, match="invalid username-password"):
+        open_wire(private_redis.url, username="shop", password_file=str(secret))
+    with pytest.raises(RedisUnavailable, match="cannot be read"):
+        open_wire(private_redis.url, username="shop", password_file=str(tmp_path / "none"))
+
+
+# TLS
+
+
+def make_authority(folder: Path, name: str) -> Path:
+    """A self-made CA and a certificate of it for localhost; returns the CA's certificate."""
+    ca, key = folder / f"{name}-ca.crt", folder / f"{name}-ca.key"
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+            "-subj", f"/CN={name}", "-keyout", key, "-out", ca)  # fmt: skip
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost",
+            "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr")  # fmt: skip
+    names = folder / "names"
+    names.write_text("subjectAltName=DNS:localhost")
+    openssl("x509", "-req", "-in", folder / f"{name}.csr", "-CA", ca, "-CAkey", key, "-CAcreateserial", "-days", "2",
+            "-extfile", names, "-out", folder / f"{name}.crt")  # fmt: skip
+    return ca
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def tls(redis_binary: str) -> Iterator[tuple[int, Path, Path]]:
+    """A server behind TLS: its port, its CA, and another CA."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is needed to make certificates")
+    folder = Path(tempfile.mkdtemp(prefix="rqsup-tls-"))
+    ca, other, port = make_authority(folder, "right"), make_authority(folder, "wrong"), free_port()
+    command = [redis_binary, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", "",
+               "--tls-cert-file", folder / "right.crt", "--tls-key-file", folder / "right.key", "--tls-ca-cert-file", ca]  # fmt: skip
+    server = subprocess.Popen([str(part) for part in command], cwd=folder, stdout=subprocess.PIPE)
+    try:
+        wait_until(lambda: server.poll() is not None or listens(port), what="the server behind TLS")
+        if server.returncode is not None:
+            pytest.skip(f"{redis_binary} is built without TLS")
+        yield port, ca, other
+    finally:
+        server.kill()
+        server.communicate()
+        shutil.rmtree(folder)
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
+        return True
+    return False
+
+
+def test_tls_is_verified(tls: tuple[int, Path, Path], wakeup: tuple[socket.socket, socket.socket]) -> None:
+    port, ca, _ = tls
+
+    opened = open_wire(f"rediss://localhost:{port}", tls_ca_file=str(ca))
+
+    assert opened.command("PING") == b"PONG"
+    assert opened.move_blocking("{n}s", "{n}t", 0.01, wakeup[0]) is False
+    opened.command("SET", "large", b"x" * 200_000)
+    assert opened.command("GET", "large") == b"x" * 200_000
+    opened.close()
+
+
+def test_a_certificate_of_another_authority_is_refused(tls: tuple[int, Path, Path]) -> None:
+    port, _, other = tls
+
+    with pytest.raises(RedisUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        open_wire(f"rediss://localhost:{port}", tls_ca_file=str(other))
+
+
+def test_a_certificate_for_another_name_is_refused(tls: tuple[int, Path, Path]) -> None:
+    port, ca, _ = tls
+
+    with pytest.raises(RedisUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        open_wire(f"rediss://127.0.0.1:{port}", tls_ca_file=str(ca))
+
+
+def test_verification_can_be_left_out_for_tests(tls: tuple[int, Path, Path]) -> None:
+    opened = open_wire(f"rediss://127.0.0.1:{tls[0]}", tls_verify=False)
+
+    assert opened.command("PING") == b"PONG"
+    opened.close()
