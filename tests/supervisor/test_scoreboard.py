@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqsup.supervisor.scoreboard import COUNTERS, Scoreboard
-from rqsup.workers.slot import slot_at
+from rqsup.workers.slot import Slot, slot_at
 
 
 def test_all_slots_are_lent_once_and_then_none() -> None:
@@ -57,7 +57,8 @@ def test_another_process_sees_the_same_memory() -> None:
 )
 def test_totals_never_fall_and_count_everything(steps: list[object]) -> None:
     board = Scoreboard(4)
-    lent, counted, before = {}, 0, 0
+    lent: dict[int, Slot] = {}
+    counted, before = 0, 0
     for step in steps:
         if step == "lend":
             one = board.lend()

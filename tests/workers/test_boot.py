@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -116,7 +117,7 @@ def test_no_worker_outlives_its_master(start: Any) -> None:
     master.process.kill()
 
     for pid in master.pids:
-        wait_until(lambda pid=pid: is_gone(pid), what="the end of the worker")
+        wait_until(functools.partial(is_gone, pid), what="the end of the worker")
 
 
 def test_a_worker_ends_in_order_when_its_master_closes_the_channel(start: Any) -> None:

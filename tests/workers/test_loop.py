@@ -216,7 +216,7 @@ def test_a_settlement_whose_answer_was_lost_is_recognised_as_repeated(
     loop = start()
     loop.until_waiting()
     wire = loop._loop._wire
-    receive, lost = wire.receive, []
+    receive, lost = wire.receive, list[Any]()
 
     def lose_one() -> Any:
         answer = receive()

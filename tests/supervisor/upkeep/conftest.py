@@ -36,7 +36,7 @@ class Upkeep:
 
     def __post_init__(self) -> None:
         self.store = AsyncStore(self.settings.redis)
-        self.pool = Pool(host="h", slots=8, on_change=int, on_ready=lambda _: None, on_death=lambda _: None)
+        self.pool = Pool(host="h", slots=8, on_change=lambda: None, on_ready=lambda _: None, on_death=lambda _: None)
         self.registry = Registry(
             store=self.store, pool=self.pool, settings=lambda: self.settings, counters=self.counters
         )
