@@ -78,7 +78,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Seconds for importing the application, and for a new worker to become ready.
     boot_timeout: Positive = 60.0
     #: Seconds an idle worker waits in one blocking command.
-    block_timeout: Positive = 30.0
+    block_timeout: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 30.0
     #: Longest pause in seconds between two tries to reach Redis again.
     reconnect_cap: Annotated[float, msgspec.Meta(gt=0, le=4)] = 2.0
     #: Seconds the record of a finished job is kept; 0 = not at all.

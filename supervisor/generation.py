@@ -45,6 +45,7 @@ class Generation:
         on_forked: Callable[[Forked], None],
         on_refused: Callable[[ForkRefused], None],
         on_lost: Callable[[Generation], None],
+        zygotes: set[int],
     ) -> None:
         self.number = number
         self.settings = settings
@@ -53,6 +54,8 @@ class Generation:
         self._on_forked = on_forked
         self._on_refused = on_refused
         self._on_lost = on_lost
+        self._zygotes = zygotes
+        self._pid = 0
         self._prepared: asyncio.Future[Prepared] | None = None
         self._socket: socket.socket | None = None
         self._pidfd = -1
@@ -124,6 +127,8 @@ class Generation:
                 command, stdin=subprocess.DEVNULL, pass_fds=(its.fileno(), scoreboard), start_new_session=True
             )
         self._socket = mine
+        self._pid = process.pid
+        self._zygotes.add(process.pid)
         self._pidfd = os.pidfd_open(process.pid)
         # The loop reaps it through the pidfd; Popen must neither wait nor complain.
         process.returncode = 0
@@ -164,14 +169,19 @@ class Generation:
     def _reap(self) -> None:
         while self._socket is not None and self._has_message():
             self._read()
-        ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        try:
+            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            how = f"status {ended.si_status}" if ended else "no status"
+        except ChildProcessError:
+            # Somebody reaped it before us. The reader has to go all the same, or it would fire for ever.
+            how = "status unknown"
+        self._zygotes.discard(self._pid)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
         self._gone.set()
         closed = self._socket is None
         if self._prepared and not self._prepared.done():
-            how = ended and f"status {ended.si_status}"
             self._prepared.set_exception(AppImportError(f"the zygote ended while it imported the application ({how})"))
         elif not closed:
             was_ready = self.ready

@@ -46,6 +46,8 @@ PR_SET_CHILD_SUBREAPER = 36
 TICK_S = 1.0
 #: A tick so late means that this process was stopped or starved, and so could not see its workers' progress.
 STALL_S = 2.0
+#: Seconds to wait for cancelled tasks before they are cancelled again.
+CANCEL_S = 0.1
 #: Seconds beyond the drain and the last debts in which the ports close.
 CLOSE_S = 5.0
 
@@ -226,8 +228,8 @@ class Master:
             actions = decide(self._view())
             if not actions:
                 break
-            for action in actions:
-                self._act(action)
+            if not all(self._act(action) for action in actions):
+                break
         self._set_timer(next_deadline(self._view()))
         self._tell_state()
         if self.farewell.begun and not self.pool.children:
@@ -244,18 +246,21 @@ class Master:
             children=tuple(child.view() for child in self.pool.children.values()),
         )
 
-    def _act(self, action: Action) -> None:
+    def _act(self, action: Action) -> bool:
+        """Carry out one action; False when it cannot be done now, and asking again would not help."""
         match action:
             case Spawn():
                 zygote = self.rollout.zygote
-                if zygote and self.pool.spawn(zygote):
-                    # Redis should know the worker before it asks for jobs.
-                    self.registry.hasten()
+                if not zygote or not self.pool.spawn(zygote):
+                    return False
+                # Redis should know the worker before it asks for jobs.
+                self.registry.hasten()
             case Drain(worker):
                 deadline = self.farewell.deadline or time.monotonic() + self.settings.workers.drain_timeout
                 self.pool.drain(self.pool.children[worker], deadline)
             case Kill(worker, overdue):
                 self._kill_overdue(self.pool.children[worker], overdue)
+        return True
 
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
         verdict = overdue_verdict(overdue, child, time.monotonic())
@@ -343,9 +348,11 @@ class Master:
 
     async def _close(self) -> None:
         self._set_timer(None)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            # More than once: on Python 3.11 asyncio.wait_for, which redis-py uses, may swallow a cancellation.
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=CANCEL_S)
         await self.rollout.close()
         await self._http.close()
         await self._control.close()

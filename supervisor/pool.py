@@ -48,6 +48,8 @@ class Pool:
         self.board = Scoreboard(slots)
         self.children: dict[str, Child] = {}
         self.strangers = 0
+        #: Children that are no workers: somebody else of the master reaps them.
+        self.zygotes: set[int] = set()
         self.order = Order.WORK
         self._identity = f"{host}.{secrets.token_hex(4)}"
         self._counter = itertools.count(1)
@@ -148,7 +150,7 @@ class Pool:
         if self._unborn:
             # A pid that we don't know yet may be a worker of ours.
             return
-        own = {child.pid for child in self.children.values()}
+        own = {child.pid for child in self.children.values()} | self.zygotes
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

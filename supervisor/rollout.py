@@ -175,7 +175,12 @@ class Rollout:
         if pool is None:
             raise AssertionError("start comes first")
         generation = Generation(
-            number, settings, on_forked=pool.forked, on_refused=pool.refused, on_lost=self._zygote_lost
+            number,
+            settings,
+            on_forked=pool.forked,
+            on_refused=pool.refused,
+            on_lost=self._zygote_lost,
+            zygotes=pool.zygotes,
         )
         await generation.prepare(pool.board.descriptor)
         return generation

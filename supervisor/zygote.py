@@ -113,7 +113,10 @@ def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Messa
 
 def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and its descriptors; None when the master closed its end."""
-    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 1)
+    for descriptor in descriptors:
+        # No program that a job starts shall hold a worker's channel open; recv_fds itself ignores flags.
+        os.set_inheritable(descriptor, False)
     return (decode(data) if data else None), list(descriptors)
 
 

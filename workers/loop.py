@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -73,14 +74,18 @@ class Loop:
         pause_s = 0.0
         # Results without an answer keep a leaving worker alive: its master's drain deadline is the bound.
         while not self._leaving() or self._unsent or self._sent:
+            connected_at = math.inf
             try:
                 self._reconnect(pause_s)
-                pause_s = 0.0
+                connected_at = time.monotonic()
                 self._serve()
             except RedisUnavailable as fault:
                 self._log.warning("Redis is away", error=str(fault))
                 self._forget_connection()
-                pause_s = min(max(RECONNECT_S, pause_s * 2), self._settings.workers.reconnect_cap)
+                cap_s = self._settings.workers.reconnect_cap
+                # A server that lets us in and then refuses our commands is as away as one that is down.
+                lasted = time.monotonic() - connected_at > cap_s
+                pause_s = RECONNECT_S if lasted else min(max(RECONNECT_S, pause_s * 2), cap_s)
         self._enter(WorkerState.LEAVING)
 
     def _leaving(self) -> bool:
@@ -128,7 +133,7 @@ class Loop:
 
     def _run_one(self, job: Claimed) -> None:
         self._slot.turned = started = time.monotonic()
-        self._unsent.append(self._runner.run(job, self._is_stopping))
+        self._unsent.append(self._runner.run(job, self._leaving))
         self._prefetch.learn(time.monotonic() - started)
         if self._held:
             # Sent before the next job starts, so a crash there repeats nothing; its answer is read later.
@@ -211,9 +216,6 @@ class Loop:
     def _report(self, faults: list[str]) -> None:
         for fault in faults:
             self._log.error("a key has a wrong type: move it away, jobs behind it wait", fault=fault)
-
-    def _is_stopping(self) -> bool:
-        return bool(self._slot.order != Order.WORK)
 
     def _rest(self, seconds: float | None) -> None:
         """Sleep until an order comes, at most so long."""

@@ -234,7 +234,7 @@ def test_a_line_has_a_greatest_length(log_file: TextIO) -> None:
 
 def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from rqsup.config import LogSettings; from rqsup.logs import configure, get_logger\n"
+        "import os, sys; from rqsup.settings import LogSettings; from rqsup.logs import configure, get_logger\n"
         "configure(LogSettings(format='json')); log = get_logger('x')\n"
         "children = []\n"
         "for number in range(4):\n"
@@ -253,7 +253,7 @@ def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
 
 def test_a_closed_standard_error_does_not_stop_the_process() -> None:
     code = (
-        "import os, sys; from rqsup.config import LogSettings; from rqsup.logs import configure, get_logger\n"
+        "import os, sys; from rqsup.settings import LogSettings; from rqsup.logs import configure, get_logger\n"
         "lines = configure(LogSettings())\n"
         "os.close(2); get_logger('x').error('lost'); print(lines.dropped)\n"
         "sys.stderr = None; lines = configure(LogSettings()); get_logger('x').error('lost'); print(lines.dropped)\n"
@@ -305,7 +305,7 @@ def test_a_line_after_a_cut_one_stands_alone() -> None:
 
 def test_records_of_standard_logging_become_the_same_lines_with_the_job() -> None:
     code = (
-        "import logging; from rqsup import context; from rqsup.config import LogSettings; from rqsup.logs import configure\n"
+        "import logging; from rqsup import context; from rqsup.settings import LogSettings; from rqsup.logs import configure\n"
         "configure(LogSettings(format='json'))\n"
         "log = logging.getLogger('shop.mail'); log.debug('no'); log.info('plain %d', 7); log.info('bad %d', 'x')\n"
         "logging.root.handlers[0].addFilter(lambda record: 'secret' not in record.msg); log.error('secret')\n"
@@ -327,7 +327,7 @@ def test_records_of_standard_logging_become_the_same_lines_with_the_job() -> Non
 
 def test_logging_that_the_application_set_up_is_left_to_it() -> None:
     code = (
-        "import logging; from rqsup.config import LogSettings; from rqsup.logs import configure\n"
+        "import logging; from rqsup.settings import LogSettings; from rqsup.logs import configure\n"
         "logging.basicConfig(format='mine %(message)s', level='DEBUG')\n"
         "configure(LogSettings(format='json')); configure(LogSettings(format='json')); logging.debug('x')\n"
     )

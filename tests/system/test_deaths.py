@@ -170,3 +170,19 @@ def _await_end(family: list[int]) -> None:
 def _seconds_later(seconds: float) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
+
+
+def test_a_zygote_that_dies_while_the_master_is_held_up_is_replaced_too(start: Start) -> None:
+    daemon = start(workers={"count": 1})
+    worker = daemon.workers()[0]["pid"]
+    zygote = next(pid for pid in daemon.tree() if pid not in {worker, daemon.pid})
+
+    # When the master wakes, its tick, which reaps strangers, and the zygote's death are due together.
+    os.kill(daemon.pid, signal.SIGSTOP)
+    os.kill(zygote, signal.SIGKILL)
+    wait_until(_seconds_later(2), 5, "time to pass")
+    os.kill(daemon.pid, signal.SIGCONT)
+
+    wait_until(lambda: "zygote died" in daemon.log_text(), what="the master to see it")
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: any(one["pid"] != worker for one in daemon.workers("idle")), what="a new worker")

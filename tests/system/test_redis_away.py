@@ -118,7 +118,7 @@ def test_the_master_waits_for_redis_at_its_start(
 ) -> None:
     private_redis.stop()
     daemon = start_private(launch_only=True)
-    wait_until(lambda: "Redis does not answer" in daemon.log_text(), what="the first try")
+    wait_until(lambda: "waiting for Redis" in daemon.log_text(), what="the first try")
 
     private_redis.start()
 

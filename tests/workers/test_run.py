@@ -216,21 +216,16 @@ def test_bytes_that_are_no_envelope_are_buried(runner: Runner, payload: bytes, s
 
 
 @pytest.mark.parametrize("job_id", ["x" * 500, "caf\udce9", "a b"])
-def test_an_id_outside_the_alphabet_is_buried_and_nothing_is_run(run: Run, job_id: str) -> None:
+def test_an_id_outside_the_alphabet_is_buried_and_nothing_is_run(run: Run, runner: Runner, job_id: str) -> None:
     ran = []
 
     settled = run(lambda: ran.append(1), job_id="job-1", envelope={})
-    foreign = run_foreign(run, job_id, ran)
+    data = msgspec.json.encode(Envelope(id="job-1", task="t"))
+    foreign = runner.run(Claimed(job_id, 4, 0, 0, data), lambda: False)
 
     assert settled.outcome == "succeed"
     assert foreign.outcome == "bury"
     assert ran == [1]
-
-
-def run_foreign(run: Run, job_id: str, ran: list[int]) -> Settlement:
-    data = msgspec.json.encode(Envelope(id="job-1", task="t"))
-    runner: Runner = run.args[0]  # type: ignore[attr-defined]
-    return runner.run(Claimed(job_id, 4, 0, 0, data), lambda: False)
 
 
 def test_a_task_that_nobody_declared_is_buried_with_the_names_that_exist(runner: Runner) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ from tests.rqsup.store.raw import Raw
 from tests.waiting import wait_until
 
 
-def open_wire(url: str, **settings: object) -> Wire:
-    opened = Wire(RedisSettings(url=url, **settings), name="test-wire", scripts=("claim", "settle"))  # type: ignore[arg-type]
+def open_wire(url: str, **settings: Any) -> Wire:
+    opened = Wire(RedisSettings(url=url, **settings), name="test-wire", scripts=("claim", "settle"))
     opened.connect()
     return opened
 
