@@ -23,6 +23,7 @@ RqsupError
 └── PathRefused            a path leaves the producer's root
 
 JobTimeout (BaseException) raised inside a job at its soft timeout
+JobShutdown (BaseException) raised inside a job whose worker has to end before it is done
 """
 
 from __future__ import annotations
@@ -130,4 +131,12 @@ class JobTimeout(BaseException):
     Derived from BaseException so that a handler's `except Exception` does not swallow it.
     Best effort: C code that never returns to the interpreter is not interrupted; the master's
     hard timeout ends that.
+    """
+
+
+class JobShutdown(BaseException):
+    """Raised inside a job when its worker has to end and the time to finish is over.
+
+    The job goes back to its queue, uncharged, and runs again: clean up, and let this through. Derived
+    from BaseException so that a handler's `except Exception` does not swallow it.
     """

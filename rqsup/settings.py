@@ -71,6 +71,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     crash_limit: AtLeastOne = 3
     #: Seconds that running jobs have to finish when the master stops or a worker is replaced.
     drain_timeout: NonNegative = 30.0
+    #: Seconds after that in which a job may clean up: JobShutdown is raised inside it; then its worker is killed.
+    shutdown_grace: NonNegative = 5.0
     #: Seconds a job may run when its task sets no timeout; then JobTimeout is raised inside it.
     job_timeout: Positive = 600.0
     #: Seconds after the timeout until the master kills the worker.

@@ -36,6 +36,7 @@ class Child:
     #: Start time of the process in clock ticks since boot: with the pid, it names the process for ever.
     started_ticks: int = 0
     verdict: Verdict | None = None
+    abandoned: bool = False
     was_ready: bool = field(default=False)
 
     @property
@@ -58,6 +59,7 @@ class Child:
             busy=job is not None,
             deadline=self.deadline,
             hard_deadline=job.hard_deadline if job else None,
+            abandoned=self.abandoned,
         )
 
     def state(self) -> str:

@@ -107,6 +107,8 @@ class Commands:
         if master.rollout.last_reload.startswith("failed"):
             extra.append(f"last reload {master.rollout.last_reload}"[:200])
         state = self._state()
+        if master.farewell.begun:
+            extra.append(f"{master.farewell.left_s:.0f} s left to finish")
         head = counts if state == "running" else f"{state}, {counts}"
         return ", ".join([head, f"gen {master.rollout.wanted}", *extra])
 

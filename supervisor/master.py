@@ -28,7 +28,7 @@ from rqsup.supervisor.child import Child, Death, overdue_verdict
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.picture import count_ready
-from rqsup.supervisor.plan import Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
+from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.http import HttpPort
@@ -158,7 +158,7 @@ class Master:
             self.notifier.stopping("stopping")
         self.farewell.begin(self.settings.workers.drain_timeout)
         if now:
-            self.farewell.hurry()
+            self.farewell.end_now()
         self.look()
 
     def set_quiet(self, quiet: bool) -> None:
@@ -258,15 +258,20 @@ class Master:
             case Drain(worker):
                 deadline = self.farewell.deadline or time.monotonic() + self.settings.workers.drain_timeout
                 self.pool.drain(self.pool.children[worker], deadline)
+            case Abandon(worker):
+                self._abandon(self.pool.children[worker])
             case Kill(worker, overdue):
                 self._kill_overdue(self.pool.children[worker], overdue)
         return True
 
+    def _abandon(self, child: Child) -> None:
+        if self.farewell.begun:
+            self.farewell.passed(child)
+        self.pool.abandon(child, time.monotonic() + self.settings.workers.shutdown_grace)
+
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
         verdict = overdue_verdict(overdue, child, time.monotonic())
         self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
-        if overdue is Overdue.DRAIN and self.farewell.begun:
-            self.farewell.passed(child)
         self.pool.kill(child, verdict)
 
     def _worker_ready(self, child: Child) -> None:
@@ -289,8 +294,11 @@ class Master:
         match number:
             case signal.SIGHUP:
                 self.spawn_task(self._commands.reload_quietly())
+            case signal.SIGTERM if self.farewell.begun:
+                self.farewell.hurry(self.settings.workers.shutdown_grace)
+                self.look()
             case signal.SIGTERM:
-                self.stop(now=self.farewell.begun)
+                self.stop(now=False)
             case signal.SIGINT | signal.SIGQUIT:
                 self.stop(now=True)
             case signal.SIGTTIN:
@@ -327,7 +335,8 @@ class Master:
         text = self._commands.status_line()
         set_title(f"master [{self.settings.pool}] {text}")
         if self.farewell.begun:
-            self.notifier.extend_timeout(self.farewell.left_s + LAST_DEBTS_S + CLOSE_S)
+            grace_s = self.settings.workers.shutdown_grace
+            self.notifier.extend_timeout(self.farewell.left_s + grace_s + LAST_DEBTS_S + CLOSE_S)
         elif (
             not self._told_ready
             and self.stage is Stage.RUNNING

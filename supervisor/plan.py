@@ -31,6 +31,8 @@ class ChildView:
     deadline: float | None = None
     #: When its current job has to be ended from outside.
     hard_deadline: float | None = None
+    #: Its job was told to give up already.
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,13 @@ class Drain:
     worker: str
 
 
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Have a draining worker's job give up: its time to finish is over."""
+
+    worker: str
+
+
 class Overdue(enum.StrEnum):
     """Why a worker is killed by the clock."""
 
@@ -78,7 +87,7 @@ class Kill:
     overdue: Overdue
 
 
-Action = Spawn | Drain | Kill
+Action = Spawn | Drain | Abandon | Kill
 
 #: Workers of a new generation that start at the same time while the old one still works.
 SURGE = 1
@@ -115,10 +124,16 @@ def _overdue(view: View) -> list[Action]:
         if child.phase is Phase.DYING:
             continue
         if child.deadline is not None and view.now >= child.deadline:
-            kills.append(Kill(child.worker, Overdue.BOOT if child.phase is Phase.STARTING else Overdue.DRAIN))
+            kills.append(_end(child))
         elif child.hard_deadline is not None and view.now >= child.hard_deadline:
             kills.append(Kill(child.worker, Overdue.JOB))
     return kills
+
+
+def _end(child: ChildView) -> Action:
+    if child.phase is Phase.STARTING:
+        return Kill(child.worker, Overdue.BOOT)
+    return Kill(child.worker, Overdue.DRAIN) if child.abandoned else Abandon(child.worker)
 
 
 def _spawn(view: View) -> list[Action]:

@@ -137,6 +137,15 @@ class Pool:
         child.deadline = deadline
         self.command(child, Order.LEAVE)
 
+    def abandon(self, child: Child, deadline: float) -> None:
+        """Have a worker's job give up (JobShutdown), and the worker leave, until the deadline."""
+        child.phase, child.deadline, child.abandoned = Phase.DRAINING, deadline, True
+        self.command(child, Order.ABANDON)
+        # The order stands in the slot; the signal only interrupts the job so that it is seen.
+        if child.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+
     def kill(self, child: Child, verdict: Verdict) -> None:
         """End a worker and all that its job started."""
         child.phase = Phase.DYING

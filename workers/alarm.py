@@ -1,16 +1,18 @@
-"""The one timer of a worker: raises JobTimeout in a job that is over time, and keeps the title's age true.
+"""What interrupts a job: JobTimeout when it is over time, JobShutdown when its worker has to end.
 
-SIGALRM runs between two steps of the interpreter, in the job's own thread, so it stops Python code
-but not C code that does not return; the master's hard timeout ends that. Short jobs never see it.
+The handlers run between two steps of the interpreter, in the job's own thread, so they stop Python
+code but not C code that does not return; the master's kill ends that. The timer also keeps the age in
+the title true. Short jobs never see it.
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 
-from rqsup.errors import JobTimeout
+from rqsup.errors import JobShutdown, JobTimeout
 from rqsup.workers.title import describe_job, set_title
 
 #: Seconds after which a running job shows in the title, and between two updates of its age.
@@ -18,10 +20,11 @@ TITLE_S = 1.0
 
 
 class Alarm:
-    """Watches one job at a time."""
+    """Watches one job at a time. `abandoned` tells whether the master ordered to give it up."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, abandoned: Callable[[], bool]) -> None:
         self._number = number
+        self._abandoned = abandoned
         self._armed = False
         self._timeout_s = 0.0
         self._postponed_s = 0.0
@@ -30,14 +33,15 @@ class Alarm:
         self._state = ""
 
     def install(self) -> None:
-        """Take over SIGALRM. System calls of a job are restarted, not broken off, by a title update."""
-        signal.signal(signal.SIGALRM, self._ring)
-        signal.siginterrupt(signal.SIGALRM, False)
+        """Take over two signals. System calls of a job are restarted, not broken off, by a title update."""
+        for number, handler in ((signal.SIGALRM, self._ring), (signal.SIGTERM, self._told)):
+            signal.signal(number, handler)
+            signal.siginterrupt(number, False)
 
     def arm(self, task: str, job_id: str, timeout_s: float) -> None:
         """Begin to watch a job that may run for so many seconds."""
-        if signal.getsignal(signal.SIGALRM) != self._ring:
-            # The job before took the signal for itself; this one shall be ended in time all the same.
+        if signal.getsignal(signal.SIGALRM) != self._ring or signal.getsignal(signal.SIGTERM) != self._told:
+            # The job before took a signal for itself; this one shall be ended in time all the same.
             self.install()
         self.show("busy")
         self._label = (task, job_id)
@@ -61,6 +65,11 @@ class Alarm:
         if state != self._state:
             set_title(f"worker {self._number} [{state}]")
             self._state = state
+
+    def _told(self, _signal: int, _frame: FrameType | None) -> None:
+        # Anybody can send SIGTERM, to a whole group even: only the master's order in the slot gives it a meaning.
+        if self._armed and self._abandoned():
+            raise JobShutdown("this worker has to end now; the job goes back to its queue")
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         if not self._armed:

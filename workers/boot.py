@@ -25,7 +25,7 @@ from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
 from rqsup.workers.run import Place, Runner
-from rqsup.workers.slot import WorkerState, slot_at
+from rqsup.workers.slot import Order, WorkerState, slot_at
 
 #: prctl(2): signal to get when the parent dies.
 PR_SET_PDEATHSIG = 1
@@ -132,7 +132,7 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: 
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
-    alarm = Alarm(assignment.number)
+    alarm = Alarm(assignment.number, lambda: bool(slot.order == Order.ABANDON))
     alarm.install()
     alarm.show("starting")
     channel = Channel(channel_fd)

@@ -89,7 +89,7 @@ class Loop:
         self._enter(WorkerState.LEAVING)
 
     def _leaving(self) -> bool:
-        return bool(self._slot.order == Order.LEAVE)
+        return bool(self._slot.order >= Order.LEAVE)
 
     def _reconnect(self, pause_s: float) -> None:
         """Wait, connect, and take up what was left."""
@@ -133,7 +133,11 @@ class Loop:
 
     def _run_one(self, job: Claimed) -> None:
         self._slot.turned = started = time.monotonic()
-        self._unsent.append(self._runner.run(job, self._leaving))
+        settlement = self._runner.run(job, self._leaving)
+        if settlement is None:
+            # Given up on the master's order: unsettled, it goes back by the master's `recover`.
+            return
+        self._unsent.append(settlement)
         self._prefetch.learn(time.monotonic() - started)
         if self._held:
             # Sent before the next job starts, so a crash there repeats nothing; its answer is read later.

@@ -18,7 +18,7 @@ import msgspec
 from rqsup import context
 from rqsup.context import JobContext
 from rqsup.envelope import NAME, Envelope, decode
-from rqsup.errors import EnvelopeError, JobTimeout
+from rqsup.errors import EnvelopeError, JobShutdown, JobTimeout
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
@@ -61,8 +61,8 @@ class Runner:
         self._log = log
         self._loop: asyncio.Runner | None = None
 
-    def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement:
-        """Run one job and say how it ended. Never raises."""
+    def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement | None:
+        """Run one job and say how it ended; None when it was given up because the worker has to end. Never raises."""
         try:
             envelope = decode(job.envelope)
         except EnvelopeError as fault:
@@ -78,6 +78,8 @@ class Runner:
             )
         try:
             result = self._call(job, envelope, task, stopping)
+        except JobShutdown as fault:
+            return None if stopping() else self._failed(job, envelope, task, fault)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)

@@ -29,7 +29,10 @@ class Order(enum.IntEnum):
 
     WORK = 0
     QUIET = 1
+    #: Finish the job, then leave.
     LEAVE = 2
+    #: Give up the job, and leave.
+    ABANDON = 3
 
 
 @dataclass(frozen=True, slots=True)

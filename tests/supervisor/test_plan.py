@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rqsup.supervisor.plan import (
     SURGE,
+    Abandon,
     Action,
     ChildView,
     Drain,
@@ -65,8 +66,12 @@ CASES: dict[str, tuple[View, list[Action]]] = {
         view(child("a"), child("b", STARTING, deadline=100.0)),
         [Kill("b", Overdue.BOOT)],
     ),
-    "a drain that takes too long is killed": (
+    "a job whose drain takes too long is to give up": (
         view(child("a"), child("b"), child("c", DRAINING, deadline=99.0, hard=98.0)),
+        [Abandon("c")],
+    ),
+    "a job that does not give up is killed": (
+        view(child("a"), child("b"), replace(child("c", DRAINING, deadline=99.0), abandoned=True)),
         [Kill("c", Overdue.DRAIN)],
     ),
     "a job past its hard deadline is killed": (view(child("a"), child("b", hard=100.0)), [Kill("b", Overdue.JOB)]),
@@ -151,6 +156,9 @@ class SimulatedPool:
                 before = self.ready()
                 self.change(worker, phase=DRAINING, deadline=self.now + 10)
                 assert self.ready() >= min(self.target, before)
+            case Abandon(worker):
+                assert self.now >= (self.children[worker].deadline or 0)
+                self.change(worker, abandoned=True, deadline=self.now + 10)
             case Kill(worker, _):
                 one = self.children[worker]
                 deadlines = [time for time in (one.deadline, one.hard_deadline) if time is not None]

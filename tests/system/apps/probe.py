@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from rqsup import Backoff, current_job, task
+from rqsup import Backoff, JobShutdown, current_job, task
 
 AT_ONCE = Backoff(first_s=0.01, cap_s=0.05)
 
@@ -45,6 +45,26 @@ def wait_for_stop() -> str:
     while not current_job().stopping:
         time.sleep(0.01)
     return "stopping"
+
+
+@task(name="probe.clean_up")
+def clean_up(path: str) -> None:
+    """Sleep, and leave a note when it has to give up."""
+    try:
+        time.sleep(600)
+    except JobShutdown:
+        Path(path).write_text(f"cleaned up, stopping={current_job().stopping}")
+        raise
+
+
+@task(name="probe.stubborn")
+def stubborn() -> None:
+    """Swallow everything that could end it."""
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:  # noqa: BLE001, S112 - that is the point
+            continue
 
 
 @task(name="probe.lease")
