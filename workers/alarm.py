@@ -17,6 +17,8 @@ from rqsup.workers.title import describe_job, set_title
 
 #: Seconds after which a running job shows in the title, and between two updates of its age.
 TITLE_S = 1.0
+#: Seconds between two looks whether a job took the signals for itself.
+CHECK_S = 0.05
 
 
 class Alarm:
@@ -26,9 +28,12 @@ class Alarm:
         self._number = number
         self._abandoned = abandoned
         self._armed = False
+        #: The timer runs; it goes on between tiny jobs, which so need no system call.
+        self._ticking = False
         self._timeout_s = 0.0
         self._postponed_s = 0.0
         self._started = 0.0
+        self._checked = 0.0
         self._label = ("", "")
         self._state = ""
 
@@ -40,16 +45,15 @@ class Alarm:
 
     def arm(self, task: str, job_id: str, timeout_s: float) -> None:
         """Begin to watch a job that may run for so many seconds."""
-        if signal.getsignal(signal.SIGALRM) != self._ring or signal.getsignal(signal.SIGTERM) != self._told:
-            # The job before took a signal for itself; this one shall be ended in time all the same.
-            self.install()
+        self._check_handlers()
         self.show("busy")
         self._label = (task, job_id)
         self._started = time.monotonic()
         self._timeout_s = timeout_s
         self._postponed_s = 0.0
         self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, min(TITLE_S, timeout_s))
+        if timeout_s < TITLE_S or not self._ticking:
+            self._tick(min(TITLE_S, timeout_s))
 
     def postpone(self, seconds: float) -> None:
         """Leave the job so much more time: it was told to end in a gentler way, and cleans up."""
@@ -58,7 +62,6 @@ class Alarm:
     def disarm(self) -> None:
         """The job has ended. A JobTimeout may still come out of this very call, so call it twice."""
         self._armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
@@ -71,14 +74,29 @@ class Alarm:
         if self._armed and self._abandoned():
             raise JobShutdown("this worker has to end now; the job goes back to its queue")
 
+    def _check_handlers(self) -> None:
+        """Take the signals back from a job that took them for itself: the next one shall end in time all the same."""
+        now = time.monotonic()
+        # Not before each tiny job, because Python's getsignal takes as long as one. The master's limit holds anyway.
+        if now - self._checked >= CHECK_S:
+            self._checked = now
+            if signal.getsignal(signal.SIGALRM) != self._ring or signal.getsignal(signal.SIGTERM) != self._told:
+                self.install()
+                self._ticking = False
+
+    def _tick(self, seconds: float) -> None:
+        self._ticking = True
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         if not self._armed:
+            self._ticking = False
             return
         age_s = time.monotonic() - self._started
         left_s = self._timeout_s + self._postponed_s - age_s
         if left_s <= 0:
             # Ring again: a handler that swallows the first JobTimeout meets the next, then the hard timeout.
-            signal.setitimer(signal.ITIMER_REAL, TITLE_S)
+            self._tick(TITLE_S)
             raise JobTimeout(f"ran {age_s:.1f} s, allowed are {self._timeout_s:g} s")
         self.show(describe_job(*self._label, age_s))
-        signal.setitimer(signal.ITIMER_REAL, min(TITLE_S, left_s))
+        self._tick(min(TITLE_S, left_s))

@@ -152,7 +152,10 @@ class Runner:
             attempt=job.attempt,
             token=job.token,
             worker=self._place.worker,
-            log=self._log.bind(job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt),
+            # Made only when asked for: binding takes longer than all else of the context.
+            _make_log=lambda: self._log.bind(
+                job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt
+            ),
             _lease_left=lambda: slot.lease_until - time.monotonic(),
             _stopping=stopping,
         )
