@@ -83,12 +83,27 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block_timeout: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 30.0
     #: Longest pause in seconds between two tries to reach Redis again.
     reconnect_cap: Annotated[float, msgspec.Meta(gt=0, le=4)] = 2.0
+    #: Seconds in which a job whose task this code does not know is offered again: newer code may be on its way.
+    unknown_task_patience: NonNegative = 10.0
     #: Seconds the record of a finished job is kept; 0 = not at all.
     result_ttl: NonNegative = 86400.0
     #: Pause in seconds before a worker that never became ready is started again; doubles up to the cap.
     restart_pause: Positive = 0.5
     #: Longest such pause in seconds.
     restart_cap: Positive = 60.0
+
+
+class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one new worker has to show in a reload before the others follow."""
+
+    #: Function `module:name` that it calls before it takes jobs; an exception fails the reload. Empty = none.
+    check: str = ""
+    #: Jobs that it has to run first; 0 = none.
+    jobs: Count = 0
+    #: Attempts among them that may end in an error.
+    max_errors: Count = 0
+    #: Seconds after which too few jobs have come to judge by, and the reload goes on.
+    timeout: Positive = 60.0
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,6 +180,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespace: Namespace = "default"
     redis: RedisSettings = RedisSettings()
     workers: WorkerSettings = WorkerSettings()
+    canary: CanarySettings = CanarySettings()
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()
     control: ControlSettings = ControlSettings()

@@ -37,6 +37,8 @@ class Child:
     started_ticks: int = 0
     verdict: Verdict | None = None
     abandoned: bool = False
+    #: Why it will not become ready, by its own account.
+    unfit: str = ""
     was_ready: bool = field(default=False)
 
     @property
@@ -124,7 +126,7 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float) -> Death:
         number=child.number,
         pid=child.pid,
         generation=child.assignment.generation,
-        cause=_in_words(child.verdict, ended, job),
+        cause=f"its check failed: {child.unfit}" if child.unfit else _in_words(child.verdict, ended, job),
         job=job,
         charged=job is not None and (child.verdict is None or child.verdict.charge),
         was_ready=child.was_ready,

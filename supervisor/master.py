@@ -241,6 +241,7 @@ class Master:
             target=self.target,
             generation=self.rollout.wanted,
             can_fork=self.rollout.zygote is not None,
+            trial=self.rollout.trial,
             not_before=self.rollout.restart.not_before,
             pardon_until=self._pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
@@ -251,7 +252,7 @@ class Master:
         match action:
             case Spawn():
                 zygote = self.rollout.zygote
-                if not zygote or not self.pool.spawn(zygote):
+                if not zygote or not self.pool.spawn(zygote, check=self.rollout.check):
                     return False
                 # Redis should know the worker before it asks for jobs.
                 self.registry.hasten()

@@ -47,6 +47,8 @@ class View:
     can_fork: bool
     #: No start before this time: failed starts slow the pool down.
     not_before: float
+    #: A canary of the wanted generation is on trial: it stays alone, and no old worker leaves.
+    trial: bool
     #: No kill for lateness before this time: the master itself was late.
     pardon_until: float
     children: tuple[ChildView, ...]
@@ -141,7 +143,7 @@ def _spawn(view: View) -> list[Action]:
         return []
     active = _active(view)
     wanted = [child for child in active if child.generation == view.generation]
-    missing = view.target - len(wanted)
+    missing = (min(1, view.target) if view.trial else view.target) - len(wanted)
     if len(wanted) < len(active):
         starting = sum(child.phase is Phase.STARTING for child in wanted)
         room = view.target + SURGE - len(active)
@@ -150,6 +152,8 @@ def _spawn(view: View) -> list[Action]:
 
 
 def _drain(view: View) -> list[Action]:
+    if view.trial and view.target:
+        return []
     active = _active(view)
     old = [child for child in active if child.generation != view.generation]
     ready = sum(child.phase is Phase.READY for child in active)

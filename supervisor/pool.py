@@ -25,7 +25,7 @@ from rqsup.supervisor.messages import Forked, ForkRefused
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.scoreboard import Scoreboard
 from rqsup.workers.boot import Assignment
-from rqsup.workers.channel import LOOK, READY
+from rqsup.workers.channel import LOOK, MESSAGE_BYTES, READY, UNFIT
 from rqsup.workers.slot import Order
 
 
@@ -59,8 +59,12 @@ class Pool:
         self._unborn = 0
         self._log = get_logger("master")
 
-    def spawn(self, generation: Generation) -> Child | None:
-        """Ask for one more worker; None when all slots are lent."""
+    def spawn(self, generation: Generation, *, check: str = "") -> Child | None:
+        """Ask for one more worker; None when all slots are lent.
+
+        Args:
+            check: function `module:name` that it has to call before it becomes ready.
+        """
         lent = self.board.lend()
         if lent is None:
             self._log.error("no slot is free for another worker")
@@ -72,7 +76,7 @@ class Pool:
         now = time.monotonic()
         assignment = Assignment(
             number=self._free_number(), worker=f"{self._identity}.{next(self._counter)}", slot=index,
-            generation=generation.number, master_pid=os.getpid(),
+            generation=generation.number, master_pid=os.getpid(), check=check,
         )  # fmt: skip
         child = Child(assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout)
         self.children[child.worker] = child
@@ -179,7 +183,7 @@ class Pool:
 
     def _hear(self, child: Child) -> None:
         try:
-            data = child.channel.recv(64)
+            data = child.channel.recv(MESSAGE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -187,6 +191,8 @@ class Pool:
         if not data:
             # The process ended or closed everything it had; the pidfd tells which.
             asyncio.get_running_loop().remove_reader(child.channel)
+        elif data.startswith(UNFIT):
+            child.unfit = data.removeprefix(UNFIT).decode("utf-8", "replace")
         elif READY in data and child.phase is Phase.STARTING:
             child.phase, child.deadline, child.was_ready = Phase.READY, None, True
             self._on_ready(child)
@@ -201,6 +207,8 @@ class Pool:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        # Its last words may have come together with its death.
+        self._hear(child)
         death = judge(child, ended, seen_at)
         loop = asyncio.get_running_loop()
         loop.remove_reader(child.pidfd)

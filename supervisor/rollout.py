@@ -15,6 +15,7 @@ from collections.abc import Callable
 from rqsup.errors import AppImportError, ReloadFailed, RqsupError
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
+from rqsup.supervisor.canary import watch
 from rqsup.supervisor.child import Death
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.plan import Phase
@@ -53,6 +54,8 @@ class Rollout:
         self._tasks: set[asyncio.Task[None]] = set()
         self.restart = Restart(settings.workers.restart_pause, settings.workers.restart_cap)
         self.last_reload = ""
+        #: A new worker is on trial.
+        self.trial = False
         self._log = get_logger("master")
 
     @property
@@ -74,6 +77,11 @@ class Rollout:
     def reloading(self) -> bool:
         """True while a reload is under way."""
         return self._lock.locked()
+
+    @property
+    def check(self) -> str:
+        """Function that a new worker has to call first; only the canary does."""
+        return self.settings.canary.check if self.trial else ""
 
     async def start(self, pool: Pool) -> None:
         """Import the application for the first time.
@@ -121,9 +129,11 @@ class Rollout:
     def worker_died(self, death: Death) -> None:
         """A worker ended; one that never was ready slows further starts down, or fails the reload."""
         self._changed.set()
+        if self.trial and death.generation == self.wanted and not death.orderly:
+            self._failure = f"the canary died: {death.cause}"
         if death.was_ready or death.orderly:
             return
-        if self.reloading and death.generation == self.wanted:
+        if self.reloading and death.generation == self.wanted and not self._failure:
             self._failure = f"a new worker did not become ready: {death.cause}"
         pause_s = self.restart.failed(time.monotonic(), random.random(), death.cause)  # noqa: S311 - spreads starts
         self._log.error(
@@ -140,8 +150,10 @@ class Rollout:
         self.restart.succeeded()
         self._on_change()
         try:
+            await self._try_canary(generation, tell)
             await self._until_ready(generation, tell)
         except BaseException:
+            self.trial = False
             # Back to the old code: its zygote still stands by, and the plan replaces what was replaced.
             self._wanted = previous
             self.restart.succeeded()
@@ -154,16 +166,43 @@ class Rollout:
         while wait == "drained" and self._others(generation.number):
             await self._next_change()
 
+    async def _try_canary(self, generation: Generation, tell: Callable[[str], None]) -> None:
+        """Let one new worker show what it can, if the configuration asks for it."""
+        canary = generation.settings.canary
+        if not canary.check and not canary.jobs:
+            return
+        self.trial = True
+        self._on_change()
+        while not self._ready(generation.number):
+            self._give_up_on_failure(generation)
+            await self._next_change()
+        tell("the canary is ready")
+        if canary.jobs:
+            score, give_up = lambda: self._score(generation.number), lambda: self._give_up_on_failure(generation)
+            tell(await watch(canary, score=score, give_up_on_failure=give_up))
+        self.trial = False
+        self._on_change()
+
+    def _score(self, number: int) -> tuple[int, int]:
+        """Jobs that a generation's workers ran, and those among them that ended in an error."""
+        children = self._pool.children.values() if self._pool else ()
+        slots = [child.slot for child in children if child.assignment.generation == number]
+        errors = sum(slot.retried + slot.buried for slot in slots)
+        return errors + sum(slot.succeeded for slot in slots), errors
+
+    def _give_up_on_failure(self, generation: Generation) -> None:
+        if not generation.ready:
+            self._failure = self._failure or "the new zygote died"
+        if self._failure:
+            raise ReloadFailed(self._failure)
+
     async def _until_ready(self, generation: Generation, tell: Callable[[str], None]) -> None:
         told = 0
         while (ready := self._ready(generation.number)) < self._target():
             if ready > told:
                 tell(f"{ready} of {self._target()} workers replaced")
                 told = ready
-            if not generation.ready:
-                self._failure = self._failure or "the new zygote died"
-            if self._failure:
-                raise ReloadFailed(self._failure)
+            self._give_up_on_failure(generation)
             await self._next_change()
 
     async def _next_change(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import importlib
 import os
 import random
 import signal
@@ -47,6 +48,9 @@ ADOPTION_S = 5.0
 #: Exit status of a worker whose own code failed: a fault of rqsup, not of a job.
 EXIT_BROKEN = 70
 
+#: Exit status of a canary whose check failed.
+EXIT_UNFIT = 71
+
 
 class Assignment(msgspec.Struct, frozen=True):
     """Who a new worker is."""
@@ -57,6 +61,8 @@ class Assignment(msgspec.Struct, frozen=True):
     slot: int
     generation: int
     master_pid: int
+    #: Function `module:name` to call before it becomes ready; empty = none.
+    check: str = ""
 
 
 def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> NoReturn:
@@ -144,9 +150,24 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: 
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,
     )  # fmt: skip
+    if not _passes(assignment.check, channel):
+        return EXIT_UNFIT
     slot.state = WorkerState.IDLE
     slot.turned = time.monotonic()
     channel.say_ready()
     loop.run()
     wire.close()
     return 0
+
+
+def _passes(check: str, channel: Channel) -> bool:
+    """Call the application's check; False when it raised, which the master is told."""
+    if not check:
+        return True
+    module, _, name = check.partition(":")
+    try:
+        getattr(importlib.import_module(module), name)()
+    except BaseException as fault:  # noqa: BLE001 - application code: whatever it raises is its verdict
+        channel.say_unfit(f"{type(fault).__name__}: {fault}")
+        return False
+    return True

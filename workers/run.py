@@ -73,9 +73,8 @@ class Runner:
         task = find_task(envelope.task)
         if task is None:
             known = ", ".join(task_names()[:10]) or "none"
-            return self._bury(
-                job, envelope, "UnknownTask", f"no task {envelope.task!r} in this application; known: {known}"
-            )
+            message = f"no task {envelope.task!r} in this application; known: {known}"
+            return self._defer(job, envelope, "UnknownTask", message)
         try:
             result = self._call(job, envelope, task, stopping)
         except JobShutdown as fault:
@@ -190,6 +189,12 @@ class Runner:
             delay_s=round(delay_s, 1),
         )
         return Settlement(job.id, job.token, "retry", self._error(job, name, message, stack), round(delay_s * 1000))
+
+    def _defer(self, job: Claimed, envelope: Envelope, name: str, message: str) -> Settlement:
+        """Give the job back for newer code; when none comes for long enough, settle.lua buries it."""
+        patience_ms = round(self._settings.workers.unknown_task_patience * 1000)
+        self._log.warning("task unknown", job_id=job.id, task=envelope.task, patience_ms=patience_ms)
+        return Settlement(job.id, job.token, "defer", self._error(job, name, message, ""), patience_ms)
 
     def _bury(self, job: Claimed, envelope: Envelope | None, name: str, message: str, stack: str = "") -> Settlement:
         self._slot.buried += 1

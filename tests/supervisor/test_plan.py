@@ -33,11 +33,21 @@ def child(name: str, phase: Phase = READY, generation: int = 1, *, busy: bool = 
 
 
 def view(*children: ChildView, target: int = 2, generation: int = 1, now: float = 100.0, can_fork: bool = True,
-         not_before: float = 0.0, pardon_until: float = 0.0) -> View:  # fmt: skip
-    return View(now, target, generation, can_fork, not_before, pardon_until, children)
+         not_before: float = 0.0, trial: bool = False, pardon_until: float = 0.0) -> View:  # fmt: skip
+    return View(now, target, generation, can_fork, not_before, trial, pardon_until, children)
 
 
 CASES: dict[str, tuple[View, list[Action]]] = {
+    "a canary starts alone": (view(child("a"), child("b"), generation=2, trial=True), [Spawn()]),
+    "a canary stays alone while it is on trial": (
+        view(child("a"), child("b"), child("c", generation=2), generation=2, trial=True),
+        [],
+    ),
+    "after the trial an old worker leaves": (
+        view(child("a"), child("b"), child("c", generation=2), generation=2),
+        [Drain("a")],
+    ),
+    "a stop does not wait for a trial": (view(child("a"), target=0, trial=True), [Drain("a")]),
     "an empty pool is filled at once": (view(), [Spawn(), Spawn()]),
     "a full pool is left alone": (view(child("a"), child("b", STARTING)), []),
     "a dying worker is replaced": (view(child("a"), child("b", DYING)), [Spawn()]),

@@ -235,13 +235,13 @@ def test_an_id_outside_the_alphabet_is_buried_and_nothing_is_run(run: Run, runne
     assert ran == [1]
 
 
-def test_a_task_that_nobody_declared_is_buried_with_the_names_that_exist(runner: Runner) -> None:
+def test_a_task_that_nobody_declared_is_deferred_with_the_names_that_exist(runner: Runner) -> None:
     task(name="a.known")(len)
 
     settled = settle(runner, Claimed("job-1", 4, 0, 0, b'{"id":"job-1","task":"os.system"}'))
 
     error = error_of(settled)
-    assert settled.outcome == "bury"
+    assert (settled.outcome, settled.number) == ("defer", 10_000)
     assert error["type"] == "UnknownTask"
     assert "'os.system'" in error["message"]
     assert "a.known" in error["message"]
