@@ -79,8 +79,9 @@ def test_a_job_is_handed_over_while_the_worker_blocks(client: Client, start: Sta
 
     assert client.enqueue("ran", 5).result(5) == 5
 
+    # The result is there before the worker has read the answer and waits again.
+    wait_until(lambda: loop.slot.state == WorkerState.IDLE, what="an idle worker")
     loop.until_waiting()
-    assert loop.slot.state == WorkerState.IDLE
     loop.leave()
 
 
