@@ -90,13 +90,18 @@ def connect(settings: RedisSettings) -> redis.Redis:
 
 
 def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
-    """An asyncio client with its own pool; it opens no connection yet."""
+    """An asyncio client with its own pool; it opens no connection yet. A call waits for a free connection."""
     import redis.asyncio  # costs a blocking client 30 ms and a few MiB that it does not need
     from redis.asyncio.retry import Retry as AsyncRetry
 
-    return redis.asyncio.Redis.from_url(
-        settings.url, retry=AsyncRetry(NoBackoff(), 0), max_connections=16, **connection_options(settings)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.url,
+        max_connections=settings.pool_size or 4 * (os.cpu_count() or 1),
+        timeout=settings.connect_timeout,
+        retry=AsyncRetry(NoBackoff(), 0),
+        **connection_options(settings),
     )
+    return redis.asyncio.Redis(connection_pool=pool)
 
 
 def await_server(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rqsup import Client, Job, JobRecord, JobState
-from rqsup.client import Request
+from rqsup.request import Request
 from tests.system.conftest import Start
 from tests.system.daemon import is_alive
 from tests.waiting import wait_until

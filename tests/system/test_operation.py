@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
+from rqsup.request import Request
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
 from rqsup.envelope import new_id
 from rqsup.errors import RqsupError
+from rqsup.request import Request
 from rqsup.store.records import read_record
 from rqsup.store.server import LocalServer
 from tests.system.conftest import Start, assert_clean_state

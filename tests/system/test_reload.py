@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
 from rqsup.errors import MasterRefused
+from rqsup.request import Request
 from rqsup.store.server import LocalServer
 from tests.system.daemon import Daemon, all_ended, sample_until, stats
 from tests.waiting import wait_until

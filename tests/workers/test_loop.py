@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
 from rqsup.errors import RedisUnavailable
 from rqsup.job import JobState
+from rqsup.request import Request
 from rqsup.store import scripts
 from rqsup.store.server import LocalServer
 from rqsup.task import _registry, task

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rqsup.check import check
-from rqsup.client import Client, Request
+from rqsup.client import Client
 from rqsup.envelope import new_id
 from rqsup.globs import GlobSet
 from rqsup.producer import Producer, Progress
+from rqsup.request import Request
 from rqsup.settings import ProducerSettings
 from rqsup.supervisor.cli.demo.facts import Counts, Facts, Pace, read_counts, read_files
 from rqsup.supervisor.cli.demo.stage import QUEUE, TASK, Stage
