@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -173,7 +174,9 @@ def test_a_small_file_that_describes_a_huge_value_gets_a_short_fault(file: Path)
 
 
 def test_a_file_that_does_not_exist_is_a_fault(file: Path) -> None:
-    assert faults_of(file) == ("cannot be read: No such file or directory",)
+    assert faults_of(file) == (
+        "cannot be read (No such file or directory): name another file with -c, or let this user read it",
+    )
 
 
 def test_a_file_that_everybody_can_write_is_refused(file: Path) -> None:
@@ -304,6 +307,16 @@ def test_another_user_has_the_socket_in_a_folder_of_their_own(monkeypatch: pytes
         load(None, {"XDG_RUNTIME_DIR": "/run/user/4711"}).control.socket == "/run/user/4711/rqsup/default/control.sock"
     )
     assert load(None, {}).control.socket == "/tmp/rqsup-4711/rqsup/default/control.sock"
+
+
+def test_a_system_folder_that_only_root_may_enter_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(Path, "stat", forbidden)
+
+    assert load(None, {"XDG_RUNTIME_DIR": "/run/user/1"}).control.socket == "/run/user/1/rqsup/default/control.sock"
 
 
 def test_a_socket_path_that_no_kernel_takes_is_a_fault() -> None:
