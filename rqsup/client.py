@@ -33,7 +33,7 @@ from rqsup.request import (
 )  # fmt: skip
 from rqsup.settings import Settings
 from rqsup.store import scripts
-from rqsup.store.connection import UNAVAILABLE, Store, await_server, connect
+from rqsup.store.connection import UNAVAILABLE, Store, await_server, connect, no_answer
 from rqsup.store.keys import Keys
 from rqsup.task import Task
 
@@ -182,7 +182,8 @@ class Client:
             return act(self.store.client)
         except UNAVAILABLE as fault:
             raise RedisUnavailable(
-                f"Redis does not answer: {fault}; if this was an enqueue, its fate is unknown"
+                f"{no_answer(self.settings.redis, fault)}. If this was an enqueue, its fate is unknown: "
+                "the same job_id again makes no second job"
             ) from fault
         except redis.exceptions.ResponseError as fault:
             raise RedisUnavailable(f"Redis refuses the command: {fault}") from fault

@@ -107,7 +107,7 @@ def check_cancelled(job_id: str, verdict: str, settings: Settings) -> None:
         JobNotFound, JobNotCancellable: it was not cancelled.
     """
     if verdict == "missing":
-        raise JobNotFound(f"no job {job_id} in namespace {settings.namespace!r}")
+        raise _not_found(job_id, settings)
     if verdict != "cancelled":
         raise JobNotCancellable(f"job {job_id} is {verdict}: only a ready or scheduled job can be cancelled")
 
@@ -120,10 +120,14 @@ def found(job_id: str, fields: Mapping[bytes, bytes], settings: Settings) -> Job
     """
     record = read_record(job_id, fields)
     if record is None:
-        raise JobNotFound(
-            f"no job {job_id} in namespace {settings.namespace!r}: never accepted, or its record has expired"
-        )
+        raise _not_found(job_id, settings)
     return record
+
+
+def _not_found(job_id: str, settings: Settings) -> JobNotFound:
+    return JobNotFound(
+        f"no job {job_id} in namespace {settings.namespace!r}: never accepted, or its record has expired"
+    )
 
 
 def has_result(record: JobRecord) -> bool:

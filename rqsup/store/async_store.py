@@ -72,9 +72,9 @@ class AsyncStore:
                 return await self.check()
             except RedisUnavailable as fault:
                 if isinstance(fault.__cause__, redis.exceptions.AuthenticationError):
-                    raise login_refused(self._settings, fault) from fault
+                    raise login_refused(self._settings, fault.__cause__) from fault
                 if pause_s is None:
-                    raise never_answered(self._settings, fault) from fault
+                    raise never_answered(self._settings, fault.__cause__ or fault) from fault
                 tell(f"{fault}; try {attempt} of {self._settings.connect_tries}, next in {pause_s:g} s", pause_s)
                 await asyncio.sleep(pause_s)
         raise AssertionError("unreachable: the last try returns or raises")

@@ -63,16 +63,12 @@ def show_letters(letters: Sequence[DeadLetter], console: Console) -> None:
     if not letters:
         console.print("No dead letters.")
         return
-    table = _table("Job", "task", "died (UTC)", ">tries", "reason")
+    # Not a table: ids and times fill 80 columns, and a reason is a sentence.
     for letter in letters:
-        table.add_row(
-            _safe(letter.id),
-            letter.task or "(unreadable)",
-            moment(letter.dead_at_ms),
-            str(letter.attempts),
-            _safe(letter.reason),
-        )
-    console.print(table)
+        task, died = letter.task or "(unreadable)", moment(letter.dead_at_ms)
+        line = f"{_plain(letter.id)}  {task}  died {died} UTC after {letter.attempts} attempt(s)"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"    {_plain(letter.reason)}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nOne in full: rqsup admin dlq show ID", highlight=False)
 
 
@@ -93,11 +89,11 @@ def show_report(report: Report, console: Console) -> None:
     """The checker's findings in words."""
     seen = ", ".join(f"{kind} {count:,}" for kind, count in report.counts.items())
     for gap in report.gaps:
-        console.print(f"Not checked: {gap}", markup=False, highlight=False)
+        console.print(f"Not checked: {gap}", markup=False, highlight=False, soft_wrap=True)
     for fault in report.faults:
-        console.print(f"{_plain(fault.id)} {fault.message}", markup=False, highlight=False)
+        console.print(f"{_plain(fault.id)} {fault.message}", markup=False, highlight=False, soft_wrap=True)
     verdict = f"{len(report.faults)} fault(s)" if report.faults else "every job is in exactly one place"
-    console.print(f"{verdict} ({seen})", markup=False, highlight=False)
+    console.print(f"{verdict} ({seen})", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_job(record: JobRecord, console: Console) -> None:
