@@ -28,6 +28,8 @@ from rqsup.workers.boot import Assignment
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0
+#: Characters of an import error that fit into its first line.
+CAUSE_CHARS = 200
 
 
 class Generation:
@@ -88,6 +90,8 @@ class Generation:
             raise
         self.tasks, self.ready = prepared.tasks, True
         self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
+        if not prepared.tasks:
+            self._log.warning("the application declares no task, so each job is buried: name its modules in `app`")
 
     def fork(self, assignment: Assignment, channel: socket.socket) -> None:
         """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it."""
@@ -158,7 +162,7 @@ class Generation:
             case Prepared() if self._prepared and not self._prepared.done():
                 self._prepared.set_result(message)
             case PrepareFailed() if self._prepared and not self._prepared.done():
-                self._prepared.set_exception(AppImportError(f"the application cannot be imported:\n{message.reason}"))
+                self._prepared.set_exception(_import_error(message.reason))
             case Forked():
                 self._on_forked(message)
             case ForkRefused():
@@ -200,3 +204,10 @@ class Generation:
     def _kill(self) -> None:
         if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+def _import_error(trace: str) -> AppImportError:
+    cause = trace.strip().splitlines()[-1][:CAUSE_CHARS]
+    return AppImportError(
+        f"the application cannot be imported ({cause}): correct the module, or `app` in the configuration\n{trace}"
+    )
