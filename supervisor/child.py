@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 from dataclasses import dataclass, field
@@ -37,6 +38,12 @@ class Child:
     started_ticks: int = 0
     verdict: Verdict | None = None
     was_ready: bool = field(default=False)
+    #: Its own random number in [0, 1), so that equal workers are not worn at the same time.
+    luck: float = field(default_factory=random.random)
+    #: Private memory in bytes when it was last sampled; 0 = it was not, or is far from any limit.
+    memory: int = 0
+    #: Why it should be replaced by a fresh one; empty = it should not.
+    worn: str = ""
 
     @property
     def worker(self) -> str:
@@ -58,6 +65,7 @@ class Child:
             busy=job is not None,
             deadline=self.deadline,
             hard_deadline=job.hard_deadline if job else None,
+            worn=bool(self.worn),
         )
 
     def state(self) -> str:

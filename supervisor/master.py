@@ -33,10 +33,14 @@ from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.http import HttpPort
 from rqsup.supervisor.ports.systemd import Notifier
+from rqsup.supervisor.recycle import at_a_time
 from rqsup.supervisor.rollout import Rollout
+from rqsup.supervisor.staffing import Staffing
+from rqsup.supervisor.upkeep.inspector import Inspector
 from rqsup.supervisor.upkeep.reaper import Reaper
 from rqsup.supervisor.upkeep.registry import Registry
 from rqsup.supervisor.upkeep.scheduler import Scheduler
+from rqsup.supervisor.upkeep.shedder import Shedder
 from rqsup.workers.slot import Order
 from rqsup.workers.title import set_title
 
@@ -48,6 +52,8 @@ TICK_S = 1.0
 STALL_S = 2.0
 #: Seconds to wait for cancelled tasks before they are cancelled again.
 CANCEL_S = 0.1
+#: Seconds that a worn worker has to settle a job which ended just before its hard deadline.
+RECYCLE_MARGIN_S = 5.0
 #: Seconds beyond the drain and the last debts in which the ports close.
 CLOSE_S = 5.0
 
@@ -77,7 +83,6 @@ class Master:
         self.started_at = time.monotonic()
         self.counters: Counter[str] = Counter()
         self.quiet = False
-        self.scaled_to: int | None = None
         self.metrics_address = ""
         self.lag_s = 0.0
         self.turns = 0
@@ -94,6 +99,14 @@ class Master:
         self.registry = Registry(
             store=self.store, pool=self.pool, settings=lambda: self.rollout.settings, counters=self.counters
         )
+        self.inspector = Inspector(
+            pool=self.pool, settings=lambda: self.settings, counters=self.counters, on_change=self.look
+        )
+        self.shedder = Shedder(settings=lambda: self.settings, on_change=self._give_order)
+        self.staffing = Staffing(
+            store=self.store, pool=self.pool, settings=lambda: self.settings, on_change=self.look,
+            held=lambda: self.pool.order is Order.QUIET,
+        )  # fmt: skip
         self.farewell = Farewell(pool=self.pool, in_debt=lambda: self.registry.in_debt)
         self._commands = Commands(self)
         self._control = ControlPort(settings.control.socket, self._commands.handle, pool=settings.pool)
@@ -124,7 +137,7 @@ class Master:
         """Workers that there should be."""
         if self.farewell.begun or self.role is Role.SCHEDULER:
             return 0
-        return self.scaled_to if self.scaled_to is not None else self.settings.workers.count
+        return self.staffing.wanted
 
     async def run(self) -> int:
         """Live from start to stop; returns the exit code.
@@ -164,11 +177,14 @@ class Master:
     def set_quiet(self, quiet: bool) -> None:
         """Stop or resume fetching; running jobs go on."""
         self.quiet = quiet
-        self.pool.command_all(Order.QUIET if quiet else Order.WORK)
+        self._give_order()
 
-    def scale(self, workers: int) -> None:
-        """Have so many workers from now on, whatever the configuration says."""
-        self.scaled_to = workers
+    def scale(self, workers: int | None) -> None:
+        """Have so many workers from now on, whatever the configuration says; None = as it says."""
+        if workers is None:
+            self.staffing.reset()
+        else:
+            self.staffing.scale(workers)
         self.look()
 
     def spawn_task(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -176,6 +192,10 @@ class Master:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+
+    def _give_order(self) -> None:
+        self.pool.command_all(Order.QUIET if self.quiet or self.shedder.reason else Order.WORK)
+        self.look()
 
     async def _open_http(self) -> None:
         metrics = self.settings.metrics
@@ -202,6 +222,8 @@ class Master:
             await self.rollout.start(self.pool)
         self.spawn_task(self.registry.run_beats())
         self.spawn_task(self.registry.run_recoveries())
+        for upkeep in (self.inspector.run(), self.staffing.autoscaler.run(), self.shedder.run()):
+            self.spawn_task(upkeep)
         if self.role in {Role.ALL, Role.SCHEDULER}:
             scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
             reaper = Reaper(
@@ -244,6 +266,7 @@ class Master:
             not_before=self.rollout.restart.not_before,
             pardon_until=self._pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
+            recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
         )
 
     def _act(self, action: Action) -> bool:
@@ -256,11 +279,17 @@ class Master:
                 # Redis should know the worker before it asks for jobs.
                 self.registry.hasten()
             case Drain(worker):
-                deadline = self.farewell.deadline or time.monotonic() + self.settings.workers.drain_timeout
-                self.pool.drain(self.pool.children[worker], deadline)
+                child = self.pool.children[worker]
+                self.pool.drain(child, self.farewell.deadline or self._drain_deadline(child))
             case Kill(worker, overdue):
                 self._kill_overdue(self.pool.children[worker], overdue)
         return True
+
+    def _drain_deadline(self, child: Child) -> float:
+        deadline = time.monotonic() + self.settings.workers.drain_timeout
+        job = child.slot.current_job()
+        # Nobody waits for a worn worker, so its job keeps all of its time.
+        return deadline if job is None or not child.worn else max(deadline, job.hard_deadline + RECYCLE_MARGIN_S)
 
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
         verdict = overdue_verdict(overdue, child, time.monotonic())
