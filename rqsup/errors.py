@@ -23,6 +23,7 @@ RqsupError
 └── PathRefused            a path leaves the producer's root
 
 JobTimeout (BaseException) raised inside a job at its soft timeout
+CpuLimit (BaseException)   raised inside a job that used up its processor time
 """
 
 from __future__ import annotations
@@ -130,4 +131,11 @@ class JobTimeout(BaseException):
     Derived from BaseException so that a handler's `except Exception` does not swallow it.
     Best effort: C code that never returns to the interpreter is not interrupted; the master's
     hard timeout ends that.
+    """
+
+
+class CpuLimit(BaseException):
+    """Raised inside a job that used up its processor time, `@task(limits={"cpu": seconds})`.
+
+    Derived from BaseException, and best effort, as JobTimeout is.
     """

@@ -8,9 +8,13 @@ import signal
 import socket
 from dataclasses import dataclass, field
 
+from rqsup.settings import Settings
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN, Assignment
 from rqsup.workers.slot import CurrentJob, Order, Slot, WorkerState
+
+#: Seconds that a worn worker has to settle a job which ended just before its hard deadline.
+SETTLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +169,11 @@ def overdue_verdict(overdue: Overdue, child: Child, now: float) -> Verdict:
             f"hard timeout: ran {ran:.1f} s, allowed are {allowed:g} s and {grace:g} s of grace", charge=True
         )
     return Verdict(str(overdue), charge=False)
+
+
+def drain_deadline(child: Child, now: float, settings: Settings) -> float:
+    """Until when a worker that is told to leave may finish its job."""
+    deadline = now + settings.workers.drain_timeout
+    job = child.slot.current_job()
+    # Nobody waits for a worn worker, so its job keeps all of its time.
+    return deadline if job is None or not child.worn else max(deadline, job.hard_deadline + SETTLE_S)

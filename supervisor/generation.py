@@ -99,6 +99,11 @@ class Generation:
         except OSError as fault:
             self._on_refused(ForkRefused(assignment.worker, f"the zygote does not answer: {fault}"))
 
+    def kill(self) -> None:
+        """End the zygote by force; `on_lost` follows unless it was closed."""
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     def close(self) -> None:
         """End the zygote. Its workers go on: they are the master's children."""
         self.ready = False
@@ -107,7 +112,7 @@ class Generation:
             self._socket.close()
             self._socket = None
             # Its end of the socket tells it to leave; one that hangs in the application's import does not look.
-            asyncio.get_running_loop().call_later(FAREWELL_S, self._kill)
+            asyncio.get_running_loop().call_later(FAREWELL_S, self.kill)
 
     async def farewell(self) -> None:
         """End the zygote and wait until it is reaped: a master that ends must not leave a zombie."""
@@ -196,7 +201,3 @@ class Generation:
             return bool(self._socket.recv(1, socket.MSG_PEEK))
         except OSError:
             return False
-
-    def _kill(self) -> None:
-        if self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

@@ -24,7 +24,7 @@ from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import persistence_warning
 from rqsup.supervisor import exits, signals
-from rqsup.supervisor.child import Child, Death, overdue_verdict
+from rqsup.supervisor.child import Child, Death, drain_deadline, overdue_verdict
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.picture import count_ready
@@ -52,8 +52,6 @@ TICK_S = 1.0
 STALL_S = 2.0
 #: Seconds to wait for cancelled tasks before they are cancelled again.
 CANCEL_S = 0.1
-#: Seconds that a worn worker has to settle a job which ended just before its hard deadline.
-RECYCLE_MARGIN_S = 5.0
 #: Seconds beyond the drain and the last debts in which the ports close.
 CLOSE_S = 5.0
 
@@ -280,18 +278,15 @@ class Master:
                 self.registry.hasten()
             case Drain(worker):
                 child = self.pool.children[worker]
-                self.pool.drain(child, self.farewell.deadline or self._drain_deadline(child))
+                self.pool.drain(child, self.farewell.deadline or drain_deadline(child, time.monotonic(), self.settings))
             case Kill(worker, overdue):
                 self._kill_overdue(self.pool.children[worker], overdue)
         return True
 
-    def _drain_deadline(self, child: Child) -> float:
-        deadline = time.monotonic() + self.settings.workers.drain_timeout
-        job = child.slot.current_job()
-        # Nobody waits for a worn worker, so its job keeps all of its time.
-        return deadline if job is None or not child.worn else max(deadline, job.hard_deadline + RECYCLE_MARGIN_S)
-
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
+        if child.pid == 0:
+            # Asked for and never forked: its zygote hangs, and would let every later request hang, too.
+            self.rollout.end_zygote(child.assignment.generation)
         verdict = overdue_verdict(overdue, child, time.monotonic())
         self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
         if overdue is Overdue.DRAIN and self.farewell.begun:
