@@ -21,7 +21,7 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 class Fence:
     """Soft limits of this process for one job; the hard ones stay, so that the soft ones can be lifted.
 
-    Processor time is counted from now on, in whole seconds. At its end the kernel sends SIGXCPU, and again
+    Processor time is counted from now on. At its end the kernel sends SIGXCPU, and again
     each second: a handler that swallows the first CpuLimit meets the next.
     """
 
@@ -36,7 +36,7 @@ class Fence:
         self._armed = True
         if self._limits.cpu is not None:
             self._handler = signal.signal(signal.SIGXCPU, self._ring)
-            # The kernel acts in whole seconds of the process's time, so a job never gets less than its own.
+            # The kernel counts whole seconds, and by ticks: a job gets its time, give or take a second.
             self._set(resource.RLIMIT_CPU, math.ceil(time.process_time() + self._limits.cpu))
         for name, kind in PLAIN:
             value = getattr(self._limits, name)
