@@ -284,7 +284,7 @@ class Master:
         return True
 
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
-        if child.pid == 0:
+        if child.pid == 0 and overdue is Overdue.BOOT:
             # Asked for and never forked: its zygote hangs, and would let every later request hang, too.
             self.rollout.end_zygote(child.assignment.generation)
         verdict = overdue_verdict(overdue, child, time.monotonic())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,19 @@ def test_a_worker_that_leaked_finishes_its_job_and_is_replaced(start: Start, cli
     assert client.enqueue("probe.nap", 0).result(10)["pid"] != leaky
     assert daemon.status()["counters"]["deaths"] == 0
     assert "of memory of its own (workers.max_memory)" in daemon.log_text()
+
+
+def test_a_stop_does_not_wait_longer_for_a_worn_worker_than_for_others(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 1, "max_memory": 100 * MIB, "memory_sample": 0.1, "drain_timeout": 0.5})
+    job = client.enqueue("probe.leak", 150, 60.0)
+    wait_until(lambda: "draining" in {worker["state"] for worker in daemon.workers()}, what="a leaving worker")
+
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait(10) == 75
+    record = job.refresh().record
+    assert record is not None
+    assert (record.state, record.crashes) == ("ready", 0)
 
 
 def test_a_job_beyond_the_hard_limit_is_killed_in_its_middle_and_charged(
