@@ -3,7 +3,7 @@
 from rqsup.async_client import AsyncClient, AsyncJob
 from rqsup.client import Client
 from rqsup.context import JobContext, current_job
-from rqsup.errors import JobShutdown, JobTimeout, RqsupError
+from rqsup.errors import CpuLimit, JobShutdown, JobTimeout, RqsupError
 from rqsup.job import Job, JobRecord, JobState, Level
 from rqsup.request import Request
 from rqsup.retry import Backoff
@@ -12,6 +12,6 @@ from rqsup.task import Task, task
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncClient", "AsyncJob", "Backoff", "Client", "Job", "JobContext", "JobRecord", "JobShutdown", "JobState", "JobTimeout", "Level", "Request", "RqsupError", "Task",
+    "AsyncClient", "AsyncJob", "Backoff", "Client", "CpuLimit", "Job", "JobContext", "JobRecord", "JobShutdown", "JobState", "JobTimeout", "Level", "Request", "RqsupError", "Task",
     "current_job", "task",
 ]  # fmt: skip

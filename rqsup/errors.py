@@ -24,6 +24,7 @@ RqsupError
 
 JobTimeout (BaseException) raised inside a job at its soft timeout
 JobShutdown (BaseException) raised inside a job whose worker has to end before it is done
+CpuLimit (BaseException)   raised inside a job that used up its processor time
 """
 
 from __future__ import annotations
@@ -139,4 +140,11 @@ class JobShutdown(BaseException):
 
     The job goes back to its queue, uncharged, and runs again: clean up, and let this through. Derived
     from BaseException so that a handler's `except Exception` does not swallow it.
+    """
+
+
+class CpuLimit(BaseException):
+    """Raised inside a job that used up its processor time, `@task(limits={"cpu": seconds})`.
+
+    Derived from BaseException, and best effort, as JobTimeout is.
     """

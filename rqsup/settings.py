@@ -91,6 +91,20 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restart_pause: Positive = 0.5
     #: Longest such pause in seconds.
     restart_cap: Positive = 60.0
+    #: Attempts after which a worker is replaced by a fresh one; 0 = without limit. Looked at once a second.
+    max_jobs: Count = 0
+    #: Age in seconds at which a worker is replaced; 0 = without limit.
+    max_age: NonNegative = 0.0
+    #: Bytes of private memory (USS) at which a worker is replaced after its job; 0 = without limit.
+    max_memory: Count = 0
+    #: Bytes of private memory at which a worker is killed in its job, which counts as a crash; 0 = without limit.
+    max_memory_hard: Count = 0
+    #: Seconds between two looks at the workers' memory, while a limit of it is set.
+    memory_sample: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 5.0
+    #: Part by which each worker's own limits are lower, at random, so that not all are replaced at once.
+    recycle_jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    #: Part of the workers that may be replaced at the same time, at least one.
+    recycle_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
 
 
 class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +158,39 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class AutoscaleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the number of workers follows the load, inside fixed bounds."""
+
+    #: True = `workers.count` is only the number at the start.
+    enabled: bool = False
+    #: Fewest and most workers.
+    min: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1
+    max: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 8
+    #: Workers added or taken away at a time.
+    step: AtLeastOne = 1
+    #: Seconds from one change to the next.
+    cooldown: NonNegative = 10.0
+    #: Seconds that the oldest ready job has waited when workers are added.
+    up_wait: Positive = 1.0
+    #: Seconds for which nothing waits and `step` workers are idle before they are taken away.
+    down_idle: Positive = 60.0
+    #: Seconds between two looks.
+    interval: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 1.0
+
+
+class PressureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Load is shed while memory is short: workers take no new jobs."""
+
+    #: Percent of the last 10 s in which some process waited for memory, from which on load is shed; 0 = never.
+    high: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    #: Percent below which workers take jobs again.
+    low: Annotated[float, msgspec.Meta(ge=0, le=100)] = 5.0
+    #: File to read; empty = the one that systemd names (MEMORY_PRESSURE_WATCH), else the machine's.
+    path: str = ""
+    #: Seconds between two looks.
+    interval: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 1.0
+
+
 class ProducerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The producer: a job for each file of a directory."""
 
@@ -185,4 +232,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: MetricsSettings = MetricsSettings()
     control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()
+    autoscale: AutoscaleSettings = AutoscaleSettings()
+    pressure: PressureSettings = PressureSettings()
     producer: ProducerSettings = ProducerSettings()

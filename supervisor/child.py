@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 from dataclasses import dataclass, field
 
+from rqsup.settings import Settings
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN, Assignment
 from rqsup.workers.slot import CurrentJob, Order, Slot, WorkerState
+
+#: Seconds that a worn worker has to settle a job which ended just before its hard deadline.
+SETTLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,12 @@ class Child:
     #: Why it will not become ready, by its own account.
     unfit: str = ""
     was_ready: bool = field(default=False)
+    #: Its own random number in [0, 1), so that equal workers are not worn at the same time.
+    luck: float = field(default_factory=random.random)
+    #: Private memory in bytes when it was last sampled; 0 = it was not, or is far from any limit.
+    memory: int = 0
+    #: Why it should be replaced by a fresh one; empty = it should not.
+    worn: str = ""
 
     @property
     def worker(self) -> str:
@@ -62,6 +73,7 @@ class Child:
             deadline=self.deadline,
             hard_deadline=job.hard_deadline if job else None,
             abandoned=self.abandoned,
+            worn=bool(self.worn),
         )
 
     def state(self) -> str:
@@ -161,3 +173,11 @@ def overdue_verdict(overdue: Overdue, child: Child, now: float) -> Verdict:
             f"hard timeout: ran {ran:.1f} s, allowed are {allowed:g} s and {grace:g} s of grace", charge=True
         )
     return Verdict(str(overdue), charge=False)
+
+
+def drain_deadline(child: Child, now: float, settings: Settings) -> float:
+    """Until when a worker that is told to leave may finish its job."""
+    deadline = now + settings.workers.drain_timeout
+    job = child.slot.current_job()
+    # Nobody waits for a worn worker, so its job keeps all of its time.
+    return deadline if job is None or not child.worn else max(deadline, job.hard_deadline + SETTLE_S)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from rqsup.logs import get_logger
 from rqsup.supervisor.child import Child, Verdict
 from rqsup.supervisor.picture import count_busy
+from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 
 #: Seconds to pay the last debts when Redis does not answer at the end; a successor or a reaper pays them then.
@@ -53,6 +54,10 @@ class Farewell:
         if not self.begun:
             self.asked.set()
             self.deadline = time.monotonic() + drain_timeout_s
+            for child in self._pool.children.values():
+                if child.deadline is not None and child.phase is Phase.DRAINING:
+                    # A worn worker may have been given longer, when nobody waited for it.
+                    child.deadline = min(child.deadline, self.deadline)
             self._log.info("stopping", busy=count_busy(self._pool.children.values()), drain_timeout_s=drain_timeout_s)
 
     def hurry(self, grace_s: float) -> None:

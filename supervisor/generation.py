@@ -36,7 +36,7 @@ class Generation:
     """A zygote process and the settings it runs under.
 
     `on_forked`, `on_refused` and `on_lost` are called from the loop: a worker runs, a fork was refused,
-    the zygote itself is gone without having been closed.
+    the zygote itself is gone, `closed` or not, and answers nothing any more.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class Generation:
         self.settings = settings
         self.tasks: list[str] = []
         self.ready = False
+        #: It was told to end.
+        self.closed = False
         self._on_forked = on_forked
         self._on_refused = on_refused
         self._on_lost = on_lost
@@ -95,7 +97,7 @@ class Generation:
 
     def fork(self, assignment: Assignment, channel: socket.socket) -> None:
         """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it."""
-        if self._socket is None:
+        if self._socket is None or self.closed:
             self._on_refused(ForkRefused(assignment.worker, "the zygote is gone"))
             return
         try:
@@ -103,15 +105,22 @@ class Generation:
         except OSError as fault:
             self._on_refused(ForkRefused(assignment.worker, f"the zygote does not answer: {fault}"))
 
+    def kill(self) -> None:
+        """End the zygote by force; `on_lost` follows unless it was closed."""
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     def close(self) -> None:
-        """End the zygote. Its workers go on: they are the master's children."""
+        """End the zygote. Its workers go on: they are the master's children.
+
+        What it was asked for before, it still answers: a worker whose pid were never told could not be reaped.
+        """
         self.ready = False
-        if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
-            self._socket = None
+        if self._socket is not None and not self.closed:
+            self.closed = True
+            self._socket.shutdown(socket.SHUT_WR)
             # Its end of the socket tells it to leave; one that hangs in the application's import does not look.
-            asyncio.get_running_loop().call_later(FAREWELL_S, self._kill)
+            asyncio.get_running_loop().call_later(FAREWELL_S, self.kill)
 
     async def farewell(self) -> None:
         """End the zygote and wait until it is reaped: a master that ends must not leave a zombie."""
@@ -184,14 +193,15 @@ class Generation:
         os.close(self._pidfd)
         self._pidfd = -1
         self._gone.set()
-        closed = self._socket is None
+        self.ready = False
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
         if self._prepared and not self._prepared.done():
             self._prepared.set_exception(AppImportError(f"the zygote ended while it imported the application ({how})"))
-        elif not closed:
-            was_ready = self.ready
-            self.close()
-            if was_ready:
-                self._on_lost(self)
+        else:
+            self._on_lost(self)
 
     def _has_message(self) -> bool:
         if self._socket is None:
@@ -200,10 +210,6 @@ class Generation:
             return bool(self._socket.recv(1, socket.MSG_PEEK))
         except OSError:
             return False
-
-    def _kill(self) -> None:
-        if self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 def _import_error(trace: str) -> AppImportError:

@@ -24,7 +24,7 @@ from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import persistence_warning
 from rqsup.supervisor import exits, signals
-from rqsup.supervisor.child import Child, Death, overdue_verdict
+from rqsup.supervisor.child import Child, Death, drain_deadline, overdue_verdict
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.picture import count_ready
@@ -33,10 +33,14 @@ from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.http import HttpPort
 from rqsup.supervisor.ports.systemd import Notifier
+from rqsup.supervisor.recycle import at_a_time
 from rqsup.supervisor.rollout import Rollout
+from rqsup.supervisor.staffing import Staffing
+from rqsup.supervisor.upkeep.inspector import Inspector
 from rqsup.supervisor.upkeep.reaper import Reaper
 from rqsup.supervisor.upkeep.registry import Registry
 from rqsup.supervisor.upkeep.scheduler import Scheduler
+from rqsup.supervisor.upkeep.shedder import Shedder
 from rqsup.workers.slot import Order
 from rqsup.workers.title import set_title
 
@@ -77,7 +81,6 @@ class Master:
         self.started_at = time.monotonic()
         self.counters: Counter[str] = Counter()
         self.quiet = False
-        self.scaled_to: int | None = None
         self.metrics_address = ""
         self.lag_s = 0.0
         self.turns = 0
@@ -94,6 +97,14 @@ class Master:
         self.registry = Registry(
             store=self.store, pool=self.pool, settings=lambda: self.rollout.settings, counters=self.counters
         )
+        self.inspector = Inspector(
+            pool=self.pool, settings=lambda: self.settings, counters=self.counters, on_change=self.look
+        )
+        self.shedder = Shedder(settings=lambda: self.settings, on_change=self._give_order)
+        self.staffing = Staffing(
+            store=self.store, pool=self.pool, settings=lambda: self.settings, on_change=self.look,
+            held=lambda: self.pool.order is Order.QUIET,
+        )  # fmt: skip
         self.farewell = Farewell(pool=self.pool, in_debt=lambda: self.registry.in_debt)
         self._commands = Commands(self)
         self._control = ControlPort(settings.control.socket, self._commands.handle, pool=settings.pool)
@@ -124,7 +135,7 @@ class Master:
         """Workers that there should be."""
         if self.farewell.begun or self.role is Role.SCHEDULER:
             return 0
-        return self.scaled_to if self.scaled_to is not None else self.settings.workers.count
+        return self.staffing.wanted
 
     async def run(self) -> int:
         """Live from start to stop; returns the exit code.
@@ -164,11 +175,14 @@ class Master:
     def set_quiet(self, quiet: bool) -> None:
         """Stop or resume fetching; running jobs go on."""
         self.quiet = quiet
-        self.pool.command_all(Order.QUIET if quiet else Order.WORK)
+        self._give_order()
 
-    def scale(self, workers: int) -> None:
-        """Have so many workers from now on, whatever the configuration says."""
-        self.scaled_to = workers
+    def scale(self, workers: int | None) -> None:
+        """Have so many workers from now on, whatever the configuration says; None = as it says."""
+        if workers is None:
+            self.staffing.reset()
+        else:
+            self.staffing.scale(workers)
         self.look()
 
     def spawn_task(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -176,6 +190,10 @@ class Master:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+
+    def _give_order(self) -> None:
+        self.pool.command_all(Order.QUIET if self.quiet or self.shedder.reason else Order.WORK)
+        self.look()
 
     async def _open_http(self) -> None:
         metrics = self.settings.metrics
@@ -202,6 +220,8 @@ class Master:
             await self.rollout.start(self.pool)
         self.spawn_task(self.registry.run_beats())
         self.spawn_task(self.registry.run_recoveries())
+        for upkeep in (self.inspector.run(), self.staffing.autoscaler.run(), self.shedder.run()):
+            self.spawn_task(upkeep)
         if self.role in {Role.ALL, Role.SCHEDULER}:
             scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
             reaper = Reaper(
@@ -245,6 +265,7 @@ class Master:
             not_before=self.rollout.restart.not_before,
             pardon_until=self._pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
+            recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
         )
 
     def _act(self, action: Action) -> bool:
@@ -257,8 +278,8 @@ class Master:
                 # Redis should know the worker before it asks for jobs.
                 self.registry.hasten()
             case Drain(worker):
-                deadline = self.farewell.deadline or time.monotonic() + self.settings.workers.drain_timeout
-                self.pool.drain(self.pool.children[worker], deadline)
+                child = self.pool.children[worker]
+                self.pool.drain(child, self.farewell.deadline or drain_deadline(child, time.monotonic(), self.settings))
             case Abandon(worker):
                 self._abandon(self.pool.children[worker])
             case Kill(worker, overdue):
@@ -271,6 +292,9 @@ class Master:
         self.pool.abandon(child, time.monotonic() + self.settings.workers.shutdown_grace)
 
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
+        if child.pid == 0 and overdue is Overdue.BOOT:
+            # Asked for and never forked: its zygote hangs, and would let every later request hang, too.
+            self.rollout.end_zygote(child.assignment.generation)
         verdict = overdue_verdict(overdue, child, time.monotonic())
         self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
         self.pool.kill(child, verdict)

@@ -33,6 +33,8 @@ class ChildView:
     hard_deadline: float | None = None
     #: Its job was told to give up already.
     abandoned: bool = False
+    #: It has worked enough (supervisor/recycle.py): another should take its place.
+    worn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class View:
     #: No kill for lateness before this time: the master itself was late.
     pardon_until: float
     children: tuple[ChildView, ...]
+    #: Most workers that are recycled at the same time.
+    recycle_most: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ def decide(view: View) -> list[Action]:
 
     While another generation's workers are still active, new ones come one at a time, and an old one is
     drained only when more than `target` are ready: so ready workers never fall below the target.
+    Worn workers are replaced in the same way, a few at a time, while no other generation is active.
     """
     return [*_overdue(view), *_spawn(view), *_drain(view)]
 
@@ -143,7 +148,7 @@ def _spawn(view: View) -> list[Action]:
         return []
     active = _active(view)
     wanted = [child for child in active if child.generation == view.generation]
-    missing = (min(1, view.target) if view.trial else view.target) - len(wanted)
+    missing = (min(1, view.target) if view.trial else view.target + _recycled(view)) - len(wanted)
     if len(wanted) < len(active):
         starting = sum(child.phase is Phase.STARTING for child in wanted)
         room = view.target + SURGE - len(active)
@@ -164,11 +169,36 @@ def _drain(view: View) -> list[Action]:
         # A starting worker of an unwanted generation takes room and gives none: it goes at once.
         surplus = [child for child in old if child.phase is Phase.STARTING]
         surplus += [child for child in old if child.phase is Phase.READY][: max(0, ready - view.target)]
-    too_many = len(active) - len(surplus) - view.target
-    if not old and too_many > 0:
-        # Idle workers first: they leave at once, and no job has to wait for a drain.
-        surplus = sorted(active, key=lambda child: (child.phase is Phase.READY, child.busy))[:too_many]
+    if not old:
+        surplus = _too_many(view, active) or _relieved(view, active, ready)
     return [Drain(child.worker) for child in sorted(surplus, key=lambda child: child.busy)]
+
+
+def _too_many(view: View, active: list[ChildView]) -> list[ChildView]:
+    """Workers beyond the target: starting ones first, then worn, then idle ones, which leave at once."""
+    count = len(active) - view.target - _recycled(view)
+    by_worth = sorted(active, key=lambda child: (child.phase is Phase.READY, not child.worn, child.busy))
+    return by_worth[: max(0, count)]
+
+
+def _relieved(view: View, active: list[ChildView], ready: int) -> list[ChildView]:
+    """Worn workers whose replacements are ready, idle ones first."""
+    worn = sorted(_worn(active), key=lambda child: child.busy)
+    return worn[: max(0, min(_recycled(view), ready - view.target))]
+
+
+def _recycled(view: View) -> int:
+    """Workers to have beyond the target, so that as many worn ones can leave."""
+    active = _active(view)
+    if view.target == 0 or any(child.generation != view.generation for child in active):
+        return 0
+    # One that drains still counts: else long jobs would let leaving workers, and their memory, pile up.
+    leaving = sum(child.worn and child.phase is Phase.DRAINING for child in view.children)
+    return max(0, min(view.recycle_most - leaving, len(_worn(active))))
+
+
+def _worn(active: list[ChildView]) -> list[ChildView]:
+    return [child for child in active if child.worn and child.phase is Phase.READY]
 
 
 def _active(view: View) -> list[ChildView]:

@@ -46,6 +46,8 @@ class Rollout:
         self._on_change = on_change
         self._pool: Pool | None = None
         self._wanted: Generation | None = None
+        #: The one before, while a reload may still have to go back to it.
+        self._previous: Generation | None = None
         self._settings = settings
         self._latest = 0
         self._lock = asyncio.Lock()
@@ -112,6 +114,10 @@ class Rollout:
                 self.last_reload = f"failed, nothing changed: {first}"
                 self._log.error("reload failed", error=str(fault))
                 raise
+            finally:
+                if self._wanted and not self._wanted.ready:
+                    # Its zygote died during the reload, which left it to us.
+                    self._start_reviving(self._wanted)
         self.last_reload = f"generation {self.wanted} took over"
 
     async def close(self) -> None:
@@ -120,6 +126,13 @@ class Rollout:
             task.cancel()
         if self._wanted:
             await self._wanted.farewell()
+
+    def end_zygote(self, number: int) -> None:
+        """End the zygote of a generation, because it does not answer; another takes its place."""
+        for generation in (self._wanted, self._previous):
+            if generation and generation.number == number:
+                self._log.error("the zygote does not answer; ending it", generation=number)
+                generation.kill()
 
     def worker_ready(self) -> None:
         """A worker became ready."""
@@ -147,6 +160,7 @@ class Rollout:
         generation = await self._prepare(settings, self._next_number())
         tell(f"generation {generation.number} has imported the application ({len(generation.tasks)} tasks)")
         previous, self._wanted, self._failure = self._wanted, generation, ""
+        self._previous = previous
         self.restart.succeeded()
         self._on_change()
         try:
@@ -155,11 +169,13 @@ class Rollout:
         except BaseException:
             self.trial = False
             # Back to the old code: its zygote still stands by, and the plan replaces what was replaced.
-            self._wanted = previous
+            self._wanted, self._previous = previous, None
             self.restart.succeeded()
             generation.close()
             self._on_change()
             raise
+        self._previous = None
+        self.restart.pause_s, self.restart.cap_s = settings.workers.restart_pause, settings.workers.restart_cap
         if previous:
             previous.close()
         tell(f"generation {generation.number} is ready with {self._target()} workers")
@@ -228,8 +244,11 @@ class Rollout:
         if self._pool:
             self._pool.lost(generation)
         self._changed.set()
-        if generation is not self._wanted or self.reloading:
+        if generation.closed or generation is not self._wanted or self.reloading:
             return
+        self._start_reviving(generation)
+
+    def _start_reviving(self, generation: Generation) -> None:
         self._log.error("zygote died; starting another")
         task = asyncio.create_task(self._revive(generation))
         self._tasks.add(task)

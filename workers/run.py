@@ -23,6 +23,7 @@ from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
+from rqsup.workers.fence import Fence
 from rqsup.workers.slot import Slot
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
@@ -86,6 +87,7 @@ class Runner:
     def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]) -> Any:
         timeout_s = envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
         token = context.enter(self._context(job, envelope, stopping))
+        fence = None if task.limits is None else Fence(task.limits)
         started = time.monotonic()
         soft = started + timeout_s
         self._slot.begin(
@@ -95,16 +97,22 @@ class Runner:
         try:
             try:
                 self._alarm.arm(task.name, job.id, timeout_s)
+                if fence is not None:
+                    fence.close()
                 result = task.function(*envelope.args, **envelope.kwargs)
                 return self._run_async(result, timeout_s) if inspect.iscoroutine(result) else result
             finally:
                 self._alarm.disarm()
+                if fence is not None:
+                    fence.open()
         finally:
             if os.getpid() != self._place.pid:
                 # A process that the job forked and did not end: it may not act as this worker.
                 os._exit(1)
             # Again: the first may have been broken off by a JobTimeout just before it took effect.
             self._alarm.disarm()
+            if fence is not None:
+                fence.open()
             self._slot.end()
             context.leave(token)
 

@@ -60,6 +60,7 @@ def _sha(source: str) -> str:
 #: Every script, in the order of a job's life.
 NAMES = (
     "enqueue", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
+    "gauge",
 )  # fmt: skip
 
 
@@ -139,6 +140,14 @@ class Promotion:
 
     moved: int
     wait_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Answer of `gauge`: ready jobs, and for how long the oldest has waited (0 = none waits)."""
+
+    waiting: int
+    wait_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,11 @@ def locate(root: str, *, job_id: str, lanes: Sequence[str], workers: Sequence[st
 def survey(root: str, *, job_ids: Sequence[str]) -> Call[list[Location]]:
     """Read what the state checker compares, for many jobs."""
     return Call(script("survey"), root, tuple(map(_raw, job_ids)), lambda rows: [_read_location(row) for row in rows])
+
+
+def gauge(root: str, *, lanes: Sequence[str]) -> Call[Backlog]:
+    """Measure how long jobs wait."""
+    return Call(script("gauge"), root, tuple(lanes), lambda reply: Backlog(reply[0], reply[1]))
 
 
 def _raw(job_id: str) -> bytes:

@@ -129,11 +129,18 @@ def resume(config: str | None, pid: int | None) -> None:
 
 
 @click.command()
-@click.argument("workers", type=click.IntRange(1, MAX_WORKERS), metavar="N")
+@click.argument("workers", type=click.IntRange(1, MAX_WORKERS), metavar="N", required=False)
+@click.option("--reset", is_flag=True, help="Go back to the configured number, or to the autoscaler.")
 @config_option
-def scale(workers: int, config: str | None) -> None:
-    """Run N workers from now on."""
-    _ask(load(config), "scale", {"workers": workers}, done=f"{workers} workers wanted")
+def scale(workers: int | None, reset: bool, config: str | None) -> None:
+    """Run N workers from now on; a reload keeps that, --reset ends it."""
+    if (workers is None) != reset:
+        raise click.UsageError("Say either how many workers, as in `rqsup scale 8`, or --reset.")
+    if reset:
+        answer = _request(load(config), "scale", {"reset": True}, timeout_s=PROMPT_TIMEOUT_S)
+        click.echo(f"{answer.get('target', 'the configured number of')} workers wanted, as configured")
+    else:
+        _ask(load(config), "scale", {"workers": workers}, done=f"{workers} workers wanted")
 
 
 def _ask(settings: Settings, command: str, arguments: dict[str, Any], *, done: str) -> None:

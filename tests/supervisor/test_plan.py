@@ -28,13 +28,13 @@ STARTING, READY, DRAINING, DYING = Phase.STARTING, Phase.READY, Phase.DRAINING, 
 
 
 def child(name: str, phase: Phase = READY, generation: int = 1, *, busy: bool = False, deadline: float | None = None,
-          hard: float | None = None) -> ChildView:  # fmt: skip
-    return ChildView(name, generation, phase, busy, deadline, hard)
+          hard: float | None = None, worn: bool = False) -> ChildView:  # fmt: skip
+    return ChildView(name, generation, phase, busy, deadline, hard, worn=worn)
 
 
 def view(*children: ChildView, target: int = 2, generation: int = 1, now: float = 100.0, can_fork: bool = True,
-         not_before: float = 0.0, trial: bool = False, pardon_until: float = 0.0) -> View:  # fmt: skip
-    return View(now, target, generation, can_fork, not_before, trial, pardon_until, children)
+         not_before: float = 0.0, trial: bool = False, pardon_until: float = 0.0, recycle_most: int = 1) -> View:  # fmt: skip
+    return View(now, target, generation, can_fork, not_before, trial, pardon_until, children, recycle_most)
 
 
 CASES: dict[str, tuple[View, list[Action]]] = {
@@ -87,6 +87,34 @@ CASES: dict[str, tuple[View, list[Action]]] = {
     "a job past its hard deadline is killed": (view(child("a"), child("b", hard=100.0)), [Kill("b", Overdue.JOB)]),
     "nobody is killed before the deadline": (view(child("a", hard=100.1), child("b", STARTING, deadline=100.1)), []),
     "nobody is killed twice": (view(child("a"), child("b"), child("c", DYING, deadline=1.0, hard=1.0)), []),
+    "a worn worker is replaced before it leaves": (view(child("a", worn=True), child("b")), [Spawn()]),
+    "a worn worker works on while its replacement starts": (
+        view(child("a", worn=True), child("b"), child("n", STARTING)),
+        [],
+    ),
+    "a worn worker leaves when its replacement is ready, not the idle one": (
+        view(child("a", worn=True, busy=True), child("b"), child("n")),
+        [Drain("a")],
+    ),
+    "worn workers are replaced one after the other": (
+        view(child("a", worn=True), child("b", worn=True), child("n")),
+        [Drain("a")],
+    ),
+    "a worn worker that drains still counts": (
+        view(child("a", DRAINING, worn=True), child("b", worn=True), child("n")),
+        [],
+    ),
+    "a large pool recycles several at a time": (
+        view(child("a", worn=True), child("b", worn=True), child("c", worn=True), target=3, recycle_most=2),
+        [Spawn(), Spawn()],
+    ),
+    "a dead worker is replaced besides": (view(child("a", worn=True)), [Spawn(), Spawn()]),
+    "no worn worker leaves while nothing can start": (view(child("a", worn=True), child("b"), can_fork=False), []),
+    "no worn worker is recycled during a roll": (
+        view(child("n", READY, 2, worn=True), child("a", worn=True), child("m", STARTING, 2), generation=2),
+        [],
+    ),
+    "of too many, worn ones go first": (view(child("a"), child("w", worn=True, busy=True), target=1), [Drain("w")]),
     "nobody is killed during a pardon": (
         view(child("a", hard=1.0), child("b", STARTING, deadline=1.0), pardon_until=100.1),
         [],
@@ -126,12 +154,13 @@ class SimulatedPool:
     pardon_until: float = 0.0
     can_fork: bool = True
     born: int = 0
+    recycle_most: int = 1
     children: dict[str, ChildView] = field(default_factory=dict)
 
     def view(self) -> View:
         return view(
             *self.children.values(), target=self.target, generation=self.generation, now=self.now,
-            can_fork=self.can_fork, pardon_until=self.pardon_until,
+            can_fork=self.can_fork, pardon_until=self.pardon_until, recycle_most=self.recycle_most,
         )  # fmt: skip
 
     def active(self) -> list[ChildView]:
@@ -153,6 +182,8 @@ class SimulatedPool:
             rolling = any(one.generation != self.generation for one in seen.children if one.phase in {STARTING, READY})
             if rolling:
                 assert len(self.active()) <= max(active, self.target + SURGE)
+            else:
+                assert len(self.active()) <= max(active, self.target + self.recycle_most)
         pytest.fail(f"the plan does not come to rest: {self.view()}")
 
     def act(self, action: Action, seen: View) -> None:
@@ -202,12 +233,14 @@ class SimulatedPool:
                 self.change(one, phase=READY, deadline=None)
             case "work" if one and self.children[one].phase is READY:
                 self.change(one, busy=True, hard_deadline=self.now + 3)
+            case "wear" if one and self.children[one].phase is READY:
+                self.change(one, worn=True)
             case "rest" if one:
                 self.change(one, busy=False, hard_deadline=None)
 
     def settle(self) -> None:
         """From now on all goes well: starting workers become ready, leaving ones leave."""
-        for _ in range(40):
+        for _ in range(80):
             self.look()
             for name, one in list(self.children.items()):
                 if one.phase is STARTING:
@@ -216,14 +249,32 @@ class SimulatedPool:
                     del self.children[name]
 
 
-EVENTS = ["scale", "reload", "roll back", "stall", "later", "zygote", "die", "ready", "ready", "ready", "work", "rest"]
+EVENTS = [
+    "scale",
+    "reload",
+    "roll back",
+    "stall",
+    "later",
+    "zygote",
+    "die",
+    "ready",
+    "ready",
+    "ready",
+    "work",
+    "rest",
+    "wear",
+    "wear",
+]
 
 
-@given(st.integers(0, 5), st.lists(st.sampled_from(EVENTS), max_size=40), st.randoms(use_true_random=False))
+@given(
+    st.integers(0, 5), st.integers(1, 3), st.lists(st.sampled_from(EVENTS), max_size=40),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
 def test_any_pool_keeps_its_promises_and_reaches_its_target(
-    target: int, events: list[str], luck: random.Random
+    target: int, recycle_most: int, events: list[str], luck: random.Random
 ) -> None:
-    pool = SimulatedPool(target)
+    pool = SimulatedPool(target, recycle_most=recycle_most)
     for event in events:
         pool.happen(event, luck)
         pool.look()
@@ -233,6 +284,28 @@ def test_any_pool_keeps_its_promises_and_reaches_its_target(
 
     assert [one.phase for one in pool.children.values()] == [READY] * pool.target
     assert {one.generation for one in pool.children.values()} <= {pool.generation}
+    assert not any(one.worn for one in pool.children.values())
+
+
+@given(st.integers(1, 6), st.integers(1, 3), st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_recycling_alone_never_takes_the_pool_below_its_target(target: int, most: int, worn: list[int]) -> None:
+    pool = SimulatedPool(target, recycle_most=most)
+    pool.settle()
+    for number in worn:
+        pool.change(sorted(pool.children)[number % target], worn=True, busy=number % 2 == 0)
+    for _ in range(100):
+        pool.look()
+        assert pool.ready() >= target
+        assert sum(one.worn and one.phase is DRAINING for one in pool.children.values()) <= most
+        # The slowest course: one thing at a time.
+        moving = [name for name, one in sorted(pool.children.items()) if one.phase is not READY]
+        if not moving:
+            break
+        if pool.children[moving[0]].phase is STARTING:
+            pool.change(moving[0], phase=READY, deadline=None)
+        else:
+            del pool.children[moving[0]]
+    assert [one.worn for one in pool.children.values()] == [False] * target
 
 
 @given(st.lists(st.sampled_from(EVENTS), max_size=30), st.randoms(use_true_random=False))

@@ -163,3 +163,53 @@ def grandchild(path: str) -> None:
     while not Path(path).exists() or not Path(path).read_text():
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+#: What `probe.leak` never gives back.
+LEAKED: list[bytearray] = []
+
+
+@task(name="probe.leak", max_attempts=1)
+def leak(mib: int, seconds: float = 0.0) -> dict[str, object]:
+    """Take memory for ever, then sleep; returns who ran it."""
+    LEAKED.append(bytearray(os.urandom(1024)) * (mib << 10))
+    return nap(seconds)
+
+
+@task(name="probe.limited_data", max_attempts=1, limits={"data": 400 << 20})
+def limited_data() -> int:
+    """Allocate more than its limit."""
+    return len(bytearray(1 << 30))
+
+
+@task(name="probe.limited_cpu", max_attempts=1, limits={"cpu": 1})
+def limited_cpu() -> None:
+    """Compute for longer than its limit."""
+    while True:
+        pass
+
+
+@task(name="probe.limited_cpu_async", max_attempts=1, limits={"cpu": 1})
+async def limited_cpu_async() -> None:
+    """The same on the event loop."""
+    while True:  # noqa: ASYNC110 - it waits for nothing
+        await asyncio.sleep(0)
+
+
+@task(name="probe.limited_nofile", max_attempts=1, limits={"nofile": 64})
+def limited_nofile() -> int:
+    """Open more files than its limit."""
+    files = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
+    return len(files)
+
+
+@task(name="probe.limited_fsize", max_attempts=1, limits={"fsize": 1 << 20})
+def limited_fsize(path: str) -> int:
+    """Write a longer file than its limit."""
+    return Path(path).write_bytes(bytes(2 << 20))
+
+
+@task(name="probe.rlimits")
+def rlimits() -> list[tuple[int, int]]:
+    """The limits of this process."""
+    return [resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in ("DATA", "CPU", "NOFILE", "FSIZE")]
