@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +37,8 @@ PICTURE_S, MIDDLE_S = 0.1, 0.005
 STALL_S = 60.0
 #: Passes over some more files when no kill has hit a worker in a job, and how many files each has.
 ENCORES, ENCORE_FILES = 20, 20
+#: Passes with the tree's own files, before a larger file takes their place.
+PATIENCE = 5
 
 
 class Stopped(Exception):
