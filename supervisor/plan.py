@@ -31,6 +31,8 @@ class ChildView:
     deadline: float | None = None
     #: When its current job has to be ended from outside.
     hard_deadline: float | None = None
+    #: When it has to have turned its loop, although it has no job.
+    idle_deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class View:
     #: No kill for lateness before this time: the master itself was late.
     pardon_until: float
     children: tuple[ChildView, ...]
+    #: False while Redis is away: an idle worker may then be held up by it, and owes no turn.
+    redis_ok: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Overdue(enum.StrEnum):
     BOOT = "it did not become ready in time"
     JOB = "hard timeout"
     DRAIN = "drain deadline"
+    IDLE = "idle, it did not turn its loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def decide(view: View) -> list[Action]:
 
 def next_deadline(view: View) -> float | None:
     """When to decide again although nothing happened; None = only when something does."""
-    times = [time for child in view.children if child.phase is not Phase.DYING for time in _deadlines(child)]
+    times = [time for child in view.children if child.phase is not Phase.DYING for time in _deadlines(child, view)]
     if view.not_before > view.now:
         times.append(view.not_before)
     if not times:
@@ -103,8 +108,9 @@ def next_deadline(view: View) -> float | None:
     return max(min(times), view.pardon_until)
 
 
-def _deadlines(child: ChildView) -> list[float]:
-    return [time for time in (child.deadline, child.hard_deadline) if time is not None]
+def _deadlines(child: ChildView, view: View) -> list[float]:
+    idle_deadline = child.idle_deadline if view.redis_ok else None
+    return [time for time in (child.deadline, child.hard_deadline, idle_deadline) if time is not None]
 
 
 def _overdue(view: View) -> list[Action]:
@@ -118,6 +124,8 @@ def _overdue(view: View) -> list[Action]:
             kills.append(Kill(child.worker, Overdue.BOOT if child.phase is Phase.STARTING else Overdue.DRAIN))
         elif child.hard_deadline is not None and view.now >= child.hard_deadline:
             kills.append(Kill(child.worker, Overdue.JOB))
+        elif view.redis_ok and child.idle_deadline is not None and view.now >= child.idle_deadline:
+            kills.append(Kill(child.worker, Overdue.IDLE))
     return kills
 
 

@@ -19,9 +19,12 @@ from collections.abc import Callable
 import psutil
 
 from rqsup.logs import get_logger
-from rqsup.supervisor.child import Child, Death, Verdict, judge
+from rqsup.supervisor.blackbox import SILENT, BlackBox
+from rqsup.supervisor.child import Child, Death, Evidence, Verdict, judge
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.messages import Forked, ForkRefused
+from rqsup.supervisor.oom import OomWatch
+from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.scoreboard import Scoreboard
 from rqsup.workers.boot import Assignment
@@ -48,6 +51,7 @@ class Pool:
         self.board = Scoreboard(slots)
         self.children: dict[str, Child] = {}
         self.strangers = 0
+        self.oom = OomWatch()
         #: Children that are no workers: somebody else of the master reaps them.
         self.zygotes: set[int] = set()
         self.order = Order.WORK
@@ -57,6 +61,7 @@ class Pool:
         self._on_ready = on_ready
         self._on_death = on_death
         self._unborn = 0
+        self._dumps: set[asyncio.Task[None]] = set()
         self._log = get_logger("master")
 
     def spawn(self, generation: Generation) -> Child | None:
@@ -74,11 +79,14 @@ class Pool:
             number=self._free_number(), worker=f"{self._identity}.{next(self._counter)}", slot=index,
             generation=generation.number, master_pid=os.getpid(),
         )  # fmt: skip
-        child = Child(assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout)
+        child = Child(
+            assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout, box=BlackBox(),
+            patience=Patience.of(generation.settings),
+        )  # fmt: skip
         self.children[child.worker] = child
         self._unborn += 1
         with its:
-            generation.fork(assignment, its)
+            generation.fork(assignment, its, child.box.descriptor if child.box else -1)
         return child
 
     def forked(self, message: Forked) -> None:
@@ -90,6 +98,7 @@ class Pool:
         child.pidfd = os.pidfd_open(message.pid)
         with contextlib.suppress(psutil.Error, OSError):
             child.started_ticks = process_start(message.pid)
+        child.oom_counter = self.oom.counter_of(message.pid)
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._reap, child)
         loop.add_reader(child.channel, self._hear, child)
@@ -137,12 +146,24 @@ class Pool:
         child.deadline = deadline
         self.command(child, Order.LEAVE)
 
-    def kill(self, child: Child, verdict: Verdict) -> None:
-        """End a worker and all that its job started."""
+    def kill(self, child: Child, verdict: Verdict, *, ask_stack: bool = False) -> None:
+        """End a worker and all that its job started.
+
+        Args:
+            ask_stack: first have it write down where it hangs, which takes up to 0.2 s.
+        """
         child.phase = Phase.DYING
-        # Noted before the signal: the death that follows has to find it.
-        child.verdict = verdict
-        if child.pidfd >= 0:
+        # Noted before the signal: the death that follows has to find it. The first reason is the true one.
+        child.verdict = child.verdict or verdict
+        if child.pidfd < 0:
+            return
+        if ask_stack and child.box:
+            # Should its job end just now, it shall not begin another one and take that with it.
+            child.slot.order = Order.LEAVE
+            task = asyncio.create_task(self._ask_and_kill(child, child.box))
+            self._dumps.add(task)
+            task.add_done_callback(self._dumps.discard)
+        else:
             self._signal(child)
 
     def reap_strangers(self) -> None:
@@ -161,6 +182,11 @@ class Pool:
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
             self.strangers += 1
+
+    async def _ask_and_kill(self, child: Child, box: BlackBox) -> None:
+        child.stack = await box.ask(child.pidfd) or SILENT
+        if child.pidfd >= 0:
+            self._signal(child)
 
     def _signal(self, child: Child) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -191,13 +217,22 @@ class Pool:
         # While the zombie holds the pid, the group of that number is the worker's: end what its job left in it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
-        death = judge(child, ended, seen_at)
+        _, _, usage = os.wait4(child.pid, 0)
+        death = judge(child, ended, seen_at, self._evidence(child, ended, usage.ru_maxrss * 1024))
         loop = asyncio.get_running_loop()
         loop.remove_reader(child.pidfd)
         loop.remove_reader(child.channel)
         self._forget(child)
         self._on_death(death)
+
+    def _evidence(self, child: Child, ended: os.waitid_result, peak_bytes: int) -> Evidence:
+        """What a dead worker left behind."""
+        killed = child.verdict is None and ended.si_code != os.CLD_EXITED and ended.si_status == signal.SIGKILL
+        return Evidence(
+            stack=child.stack or (child.box.last_words() if child.box else ""),
+            oom=self.oom.explains(child.oom_counter) if killed else None,
+            peak_bytes=peak_bytes,
+        )
 
     def _forget(self, child: Child) -> None:
         child.close()

@@ -23,6 +23,8 @@ class Alarm:
     def __init__(self, number: int) -> None:
         self._number = number
         self._armed = False
+        #: True once it has raised a JobTimeout, whatever the job made of it.
+        self.has_raised = False
         self._timeout_s = 0.0
         self._postponed_s = 0.0
         self._started = 0.0
@@ -70,6 +72,7 @@ class Alarm:
         if left_s <= 0:
             # Ring again: a handler that swallows the first JobTimeout meets the next, then the hard timeout.
             signal.setitimer(signal.ITIMER_REAL, TITLE_S)
+            self.has_raised = True
             raise JobTimeout(f"ran {age_s:.1f} s, allowed are {self._timeout_s:g} s")
         self.show(describe_job(*self._label, age_s))
         signal.setitimer(signal.ITIMER_REAL, min(TITLE_S, left_s))

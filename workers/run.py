@@ -23,7 +23,7 @@ from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
-from rqsup.workers.slot import Slot
+from rqsup.workers.slot import Slot, Spent
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
 TRACEBACK_CHARS = 16_000
@@ -60,6 +60,8 @@ class Runner:
         self._alarm = alarm
         self._log = log
         self._loop: asyncio.Runner | None = None
+        #: Why this process should run no other job.
+        self.spent = Spent.NO
 
     def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement:
         """Run one job and say how it ended. Never raises."""
@@ -79,6 +81,8 @@ class Runner:
         try:
             result = self._call(job, envelope, task, stopping)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
+            if isinstance(fault, JobTimeout):
+                self.spent = Spent.SOFT_TIMEOUT
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)
 
@@ -105,6 +109,9 @@ class Runner:
             # Again: the first may have been broken off by a JobTimeout just before it took effect.
             self._alarm.disarm()
             self._slot.end()
+            if self._alarm.has_raised:
+                # Also when the job swallowed it: it was broken off somewhere.
+                self.spent = Spent.SOFT_TIMEOUT
             context.leave(token)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
