@@ -50,8 +50,8 @@ class BlackBox:
                 self._empty()
                 signal.pidfd_send_signal(pidfd, DUMP)
                 await self._until_quiet()
-        except (TimeoutError, ProcessLookupError):
-            # Whatever is there by now is better than nothing.
+        except (TimeoutError, OSError):
+            # It does not answer, or is gone, and its descriptors with it. What is there by now is better than nothing.
             return self.read()
         return self.read()
 

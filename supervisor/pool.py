@@ -184,9 +184,12 @@ class Pool:
             self.strangers += 1
 
     async def _ask_and_kill(self, child: Child, box: BlackBox) -> None:
-        child.stack = await box.ask(child.pidfd) or SILENT
-        if child.pidfd >= 0:
-            self._signal(child)
+        try:
+            child.stack = await box.ask(child.pidfd) or SILENT
+        finally:
+            # Whatever became of the question, the worker ends. Unless it has: then it is reaped, and the pidfd closed.
+            if child.pidfd >= 0:
+                self._signal(child)
 
     def _signal(self, child: Child) -> None:
         with contextlib.suppress(ProcessLookupError):

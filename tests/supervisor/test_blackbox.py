@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from rqsup.supervisor.blackbox import BOX_BYTES, STACK_CHARS, BlackBox, shorten
+from tests.waiting import wait_until
 
 WORKER = """
 import ctypes, sys, threading, time
@@ -46,6 +47,10 @@ class Watched:
     def ask(self) -> str:
         return asyncio.run(self.box.ask(self.pidfd))
 
+    def until_in(self, function: str) -> None:
+        """Until both threads are where they will stay."""
+        wait_until(lambda: f"in {function}" in (text := self.ask()) and "in asleep" in text, what=function)
+
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
@@ -62,6 +67,8 @@ def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
 
 @pytest.mark.parametrize(("watched", "place"), [("hang_in_c", "in hang_in_c"), ("nap", "in nap")], indirect=["watched"])
 def test_a_worker_tells_the_stacks_of_all_threads_and_goes_on(watched: Watched, place: str) -> None:
+    watched.until_in(place.removeprefix("in "))
+
     first, second = watched.ask(), watched.ask()
 
     for text in (first, second):
@@ -72,6 +79,8 @@ def test_a_worker_tells_the_stacks_of_all_threads_and_goes_on(watched: Watched, 
 
 @pytest.mark.parametrize("watched", ["nap"], indirect=True)
 def test_two_who_ask_at_once_both_get_a_whole_answer(watched: Watched) -> None:
+    watched.until_in("nap")
+
     async def both() -> list[str]:
         return await asyncio.gather(*(watched.box.ask(watched.pidfd) for _ in range(2)))
 
@@ -103,6 +112,7 @@ def test_a_stopped_worker_is_not_waited_for_longer_than_200_ms(watched: Watched)
 
 @pytest.mark.parametrize("watched", ["nap"], indirect=True)
 def test_a_box_is_full_at_its_size_and_blocks_nobody(watched: Watched) -> None:
+    watched.until_in("nap")
     for _ in range(2 * BOX_BYTES // 200):
         os.kill(watched.process.pid, signal.SIGUSR2)
     filler = os.write(watched.box.descriptor, b"x" * 100)
