@@ -131,7 +131,8 @@ class JobTimeout(BaseException):
 
     Derived from BaseException so that a handler's `except Exception` does not swallow it.
     Best effort: C code that never returns to the interpreter is not interrupted; the master's
-    hard timeout ends that.
+    hard timeout ends that. It may hit any line, a `finally` or a commit included, so the worker leaves
+    after one, and a fresh worker takes its place.
     """
 
 

@@ -79,6 +79,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kill_grace: Positive = 5.0
     #: Seconds for importing the application, and for a new worker to become ready.
     boot_timeout: Positive = 60.0
+    #: Seconds that an idle worker may leave a job in its hands untouched before it is replaced (it is stopped or wedged).
+    idle_grace: Positive = 5.0
     #: Seconds an idle worker waits in one blocking command.
     block_timeout: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 30.0
     #: Longest pause in seconds between two tries to reach Redis again.

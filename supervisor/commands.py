@@ -19,6 +19,7 @@ from rqsup.store.keys import Keys
 from rqsup.supervisor.picture import MemoryMeter, count_busy, count_ready, view_worker
 from rqsup.supervisor.ports import metrics
 from rqsup.supervisor.snapshot import VERSION, Snapshot
+from rqsup.supervisor.stacks import take_stacks
 
 if TYPE_CHECKING:
     from rqsup.supervisor.master import Master
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 STOP_REPORT_S = 5.0
 #: Counters that exist from the start, so that a metric shows 0 and not nothing.
 COUNTERS = (
-    "crashed", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped", "recycled", "memory_kills",
+    "crashed", "returned", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped", "recycled", "memory_kills",
 )  # fmt: skip
 
 
@@ -49,21 +50,25 @@ class Commands:
             CommandRefused: there is no such command, or its arguments are wrong.
             RqsupError: the command failed.
         """
+        answer: dict[str, Any] = {}
         match command:
             case "ping":
-                return {"pid": os.getpid()}
+                answer = {"pid": os.getpid()}
             case "status":
-                return dict(msgspec.to_builtins(self.snapshot()))
+                answer = dict(msgspec.to_builtins(self.snapshot()))
             case "reload":
-                return await self._reload(arguments, tell)
+                answer = await self._reload(arguments, tell)
             case "stop":
-                return await self._stop(arguments, tell)
+                answer = await self._stop(arguments, tell)
             case "quiet" | "resume":
                 self._master.set_quiet(command == "quiet")
-                return {}
             case "scale":
-                return self._scale(arguments)
-        raise CommandRefused(f"unknown command {command!r}")
+                answer = self._scale(arguments)
+            case "stacks":
+                answer = {"workers": await take_stacks(self._master.pool, arguments.get("pid"))}
+            case _:
+                raise CommandRefused(f"unknown command {command!r}")
+        return answer
 
     async def reload_quietly(self) -> None:
         """Reload on a signal: nobody waits for the answer, the log has it."""

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import enum
-import re
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -28,14 +25,17 @@ from rqsup.supervisor.child import Child, Death, drain_deadline, overdue_verdict
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.picture import count_ready
-from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
-from rqsup.supervisor.pool import Pool
+from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Phase, Spawn, View, decide, next_deadline
+from rqsup.supervisor.pool import Pool, host_name
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.http import HttpPort
 from rqsup.supervisor.ports.systemd import Notifier
 from rqsup.supervisor.recycle import at_a_time
+from rqsup.supervisor.role import Role, Stage
 from rqsup.supervisor.rollout import Rollout
 from rqsup.supervisor.staffing import Staffing
+from rqsup.supervisor.stall import Stall
+from rqsup.supervisor.upkeep.idle import IdleWatch
 from rqsup.supervisor.upkeep.inspector import Inspector
 from rqsup.supervisor.upkeep.reaper import Reaper
 from rqsup.supervisor.upkeep.registry import Registry
@@ -48,28 +48,10 @@ from rqsup.workers.title import set_title
 PR_SET_CHILD_SUBREAPER = 36
 #: Seconds between two looks at things that send no event: running jobs' deadlines, titles, watchdog.
 TICK_S = 1.0
-#: A tick so late means that this process was stopped or starved, and so could not see its workers' progress.
-STALL_S = 2.0
 #: Seconds to wait for cancelled tasks before they are cancelled again.
 CANCEL_S = 0.1
 #: Seconds beyond the drain and the last debts in which the ports close.
 CLOSE_S = 5.0
-
-
-class Role(enum.StrEnum):
-    """What one master does."""
-
-    ALL = "all"
-    WORKER = "worker"
-    SCHEDULER = "scheduler"
-
-
-class Stage(enum.StrEnum):
-    """Where the master stands in its own life."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
 
 
 class Master:
@@ -88,7 +70,7 @@ class Master:
         self.store = AsyncStore(settings.redis)
         self.rollout = Rollout(settings=settings, load=load, target=lambda: self.target, on_change=self.look)
         self.pool = Pool(
-            host=_host_name(),
+            host=host_name(),
             slots=2 * MAX_WORKERS,
             on_change=self.look,
             on_ready=self._worker_ready,
@@ -114,7 +96,7 @@ class Master:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._pardon_until = 0.0
+        self._stall = Stall(awake_at=time.monotonic())
         self._told_ready = False
         self._log = get_logger("master", pool=settings.pool)
 
@@ -222,6 +204,7 @@ class Master:
         self.spawn_task(self.registry.run_recoveries())
         for upkeep in (self.inspector.run(), self.staffing.autoscaler.run(), self.shedder.run()):
             self.spawn_task(upkeep)
+        self.spawn_task(IdleWatch(store=self.store, pool=self.pool, settings=lambda: self.settings).run())
         if self.role in {Role.ALL, Role.SCHEDULER}:
             scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
             reaper = Reaper(
@@ -232,6 +215,8 @@ class Master:
             )
             for work in (scheduler.run(), scheduler.listen(), reaper.run()):
                 self.spawn_task(work)
+        # Waiting for Redis and for the application's import was no stall.
+        self._stall.awake_at = time.monotonic()
         self._running = True
         self.spawn_task(self._tick_for_ever())
         self.look()
@@ -244,6 +229,8 @@ class Master:
     def _look(self) -> None:
         """Decide and act until there is nothing more to do, then sleep until the next deadline."""
         self._look_due = False
+        # Here and not in the tick: after a stall, a deadline's timer may come first.
+        self._notice_stall()
         for _ in range(MAX_WORKERS):
             actions = decide(self._view())
             if not actions:
@@ -263,9 +250,10 @@ class Master:
             can_fork=self.rollout.zygote is not None,
             trial=self.rollout.trial,
             not_before=self.rollout.restart.not_before,
-            pardon_until=self._pardon_until,
+            pardon_until=self._stall.pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
             recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
+            redis_ok=self.store.ok,
         )
 
     def _act(self, action: Action) -> bool:
@@ -295,9 +283,17 @@ class Master:
         if child.pid == 0 and overdue is Overdue.BOOT:
             # Asked for and never forked: its zygote hangs, and would let every later request hang, too.
             self.rollout.end_zygote(child.assignment.generation)
-        verdict = overdue_verdict(overdue, child, time.monotonic())
+        verdict = overdue_verdict(overdue, child, time.monotonic(), self._occasion(child))
         self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
-        self.pool.kill(child, verdict)
+        self.pool.kill(child, verdict, ask_stack=True)
+
+    def _occasion(self, child: Child) -> str:
+        """Why a draining worker has to leave, in a word."""
+        if child.phase is not Phase.DRAINING:
+            return ""
+        if self.farewell.begun:
+            return "stop by the operator"
+        return "reload" if child.assignment.generation != self.rollout.wanted else "fewer workers wanted"
 
     def _worker_ready(self, child: Child) -> None:
         self._log.info("worker ready", worker=child.number, pid=child.pid, generation=child.assignment.generation)
@@ -313,7 +309,8 @@ class Master:
             self.counters["deaths"] += 1
             self.counters["restarts"] += self.stage is Stage.RUNNING
             job = death.job.id if death.job else None
-            self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job)
+            stack = {"stack": death.stack} if death.stack else {}
+            self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job, **stack)
 
     def _on_signal(self, number: signal.Signals) -> None:
         match number:
@@ -345,16 +342,16 @@ class Master:
             await asyncio.sleep(interval_s)
             now = time.monotonic()
             self.lag_s, self.turns = now - before - interval_s, self.turns + 1
-            if self.lag_s > STALL_S:
-                # Suspended or starved: workers' deadlines passed while nobody could see them being met.
-                self._pardon_until = now + self.lag_s
-                self._log.warning(
-                    "the master was held up; no worker is killed for lateness now", late_s=round(self.lag_s, 1)
-                )
             before = now
+            self.pool.oom.tick()
             self._look()
             self.pool.reap_strangers()
             self.notifier.watchdog()
+
+    def _notice_stall(self) -> None:
+        late_s = self._stall.woke(time.monotonic(), TICK_S)
+        if late_s:
+            self._log.warning("the master was held up; no worker is killed for lateness now", late_s=round(late_s, 1))
 
     def _tell_state(self) -> None:
         text = self._commands.status_line()
@@ -399,8 +396,3 @@ class Master:
         # An upkeep task never ends by itself: without it the pool would rot quietly. systemd starts us anew.
         self._log.critical("a part of the master failed; stopping", exc_info=task.exception())
         self.stop(now=False)
-
-
-def _host_name() -> str:
-    """This machine's name in the alphabet of worker ids."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40] or "host"

@@ -35,6 +35,8 @@ class ChildView:
     abandoned: bool = False
     #: It has worked enough (supervisor/recycle.py): another should take its place.
     worn: bool = False
+    #: When it has to have turned its loop, although it has no job.
+    idle_deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class View:
     children: tuple[ChildView, ...]
     #: Most workers that are recycled at the same time.
     recycle_most: int = 1
+    #: False while Redis is away: an idle worker may then be held up by it, and owes no turn.
+    redis_ok: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Overdue(enum.StrEnum):
     BOOT = "it did not become ready in time"
     JOB = "hard timeout"
     DRAIN = "drain deadline"
+    IDLE = "idle, it did not turn its loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ def decide(view: View) -> list[Action]:
 
 def next_deadline(view: View) -> float | None:
     """When to decide again although nothing happened; None = only when something does."""
-    times = [time for child in view.children if child.phase is not Phase.DYING for time in _deadlines(child)]
+    times = [time for child in view.children if child.phase is not Phase.DYING for time in _deadlines(child, view)]
     if view.not_before > view.now:
         times.append(view.not_before)
     if not times:
@@ -119,8 +124,9 @@ def next_deadline(view: View) -> float | None:
     return max(min(times), view.pardon_until)
 
 
-def _deadlines(child: ChildView) -> list[float]:
-    return [time for time in (child.deadline, child.hard_deadline) if time is not None]
+def _deadlines(child: ChildView, view: View) -> list[float]:
+    idle_deadline = child.idle_deadline if view.redis_ok else None
+    return [time for time in (child.deadline, child.hard_deadline, idle_deadline) if time is not None]
 
 
 def _overdue(view: View) -> list[Action]:
@@ -134,6 +140,8 @@ def _overdue(view: View) -> list[Action]:
             kills.append(_end(child))
         elif child.hard_deadline is not None and view.now >= child.hard_deadline:
             kills.append(Kill(child.worker, Overdue.JOB))
+        elif view.redis_ok and child.idle_deadline is not None and view.now >= child.idle_deadline:
+            kills.append(Kill(child.worker, Overdue.IDLE))
     return kills
 
 

@@ -44,7 +44,8 @@ class Limits:
     @property
     def least_memory(self) -> int:
         """Bytes below which no limit of memory can be reached by any worker; 0 = there is none."""
-        soft = int(self.max_memory * (1 - self.jitter))
+        # At least 1, also with a jitter of 1: 0 would mean that there is no limit.
+        soft = max(1, int(self.max_memory * (1 - self.jitter))) if self.max_memory else 0
         return min((limit for limit in (soft, self.max_memory_hard) if limit), default=0)
 
 

@@ -72,7 +72,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     #: Why the pool is degraded; empty otherwise.
     degraded: str
     #: Totals since the master started, over all workers, living and dead:
-    #: succeeded retried buried crashed recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills
+    #: succeeded retried buried crashed returned recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills
     counters: dict[str, int]
     workers: list[WorkerView]
     #: The latest recoveries, newest last, at most 50.

@@ -30,6 +30,8 @@ class Alarm:
         self._armed = False
         #: The timer runs; it goes on between tiny jobs, which so need no system call.
         self._ticking = False
+        #: True once it has raised a JobTimeout, whatever the job made of it.
+        self.has_raised = False
         self._timeout_s = 0.0
         self._postponed_s = 0.0
         self._started = 0.0
@@ -97,6 +99,7 @@ class Alarm:
         if left_s <= 0:
             # Ring again: a handler that swallows the first JobTimeout meets the next, then the hard timeout.
             self._tick(TITLE_S)
+            self.has_raised = True
             raise JobTimeout(f"ran {age_s:.1f} s, allowed are {self._timeout_s:g} s")
         self.show(describe_job(*self._label, age_s))
         self._tick(min(TITLE_S, left_s))

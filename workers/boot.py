@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import faulthandler
 import gc
 import importlib
 import os
@@ -22,6 +21,7 @@ import msgspec
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store.wire import Wire
+from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
@@ -33,8 +33,8 @@ PR_SET_PDEATHSIG = 1
 #: Signals that an operator or an init program may send to a whole process group. A worker obeys only
 #: its master's channel, else a `kill -TERM 0` would end jobs that the master still has time for.
 IGNORED = (
-    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
-    signal.SIGTTOU, signal.SIGTSTP, signal.SIGWINCH,
+    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGTSTP, signal.SIGWINCH,
 )  # fmt: skip
 #: Those of them by which a job may want to end a program that it started.
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -65,12 +65,12 @@ class Assignment(msgspec.Struct, frozen=True):
     check: str = ""
 
 
-def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> NoReturn:
-    """Be a worker until the end of this process."""
+def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int = -1) -> NoReturn:
+    """Be a worker until the end of this process; its stacks go to the black box, if there is one."""
     status = EXIT_BROKEN
     try:
         _leave_family(assignment.master_pid)
-        _reset_process()
+        _reset_process(box_fd)
         status = _work(assignment, settings, memory, channel_fd)
     except MasterGone:
         status = 0
@@ -103,7 +103,7 @@ def _leave_family(master_pid: int) -> None:
 
 def ignore_signals() -> None:
     """Let no signal from outside end this process."""
-    for number in IGNORED:
+    for number in (*IGNORED, blackbox.DUMP):
         signal.signal(number, signal.SIG_IGN)
     # SIG_IGN outlives an exec: a program that a job starts could then not be ended by SIGTERM. Only these
     # few, because many at once would overflow the small stack on which faulthandler has handlers run.
@@ -116,7 +116,7 @@ def _do_nothing(_signal: int, _frame: FrameType | None) -> None:
     """Take a signal and leave it at that."""
 
 
-def _reset_process() -> None:
+def _reset_process(box_fd: int) -> None:
     signal.set_wakeup_fd(-1)
     ignore_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -125,7 +125,7 @@ def _reset_process() -> None:
         os.environ.pop(name, None)
     random.seed()
     gc.enable()
-    faulthandler.enable()
+    blackbox.install(box_fd)
     try:
         with open("/proc/self/oom_score_adj", "r+") as file:  # noqa: PTH123 - no path arithmetic, one write
             file.write(str(OOM_SCORE))

@@ -24,7 +24,7 @@ from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.fence import Fence
-from rqsup.workers.slot import Slot
+from rqsup.workers.slot import Slot, Spent
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
 TRACEBACK_CHARS = 16_000
@@ -61,6 +61,8 @@ class Runner:
         self._alarm = alarm
         self._log = log
         self._loop: asyncio.Runner | None = None
+        #: Why this process should run no other job.
+        self.spent = Spent.NO
 
     def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement | None:
         """Run one job and say how it ended; None when it was given up because the worker has to end. Never raises."""
@@ -81,6 +83,8 @@ class Runner:
         except JobShutdown as fault:
             return None if stopping() else self._failed(job, envelope, task, fault)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
+            if isinstance(fault, JobTimeout):
+                self.spent = Spent.SOFT_TIMEOUT
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)
 
@@ -114,6 +118,9 @@ class Runner:
             if fence is not None:
                 fence.open()
             self._slot.end()
+            if self._alarm.has_raised:
+                # Also when the job swallowed it: it was broken off somewhere.
+                self.spent = Spent.SOFT_TIMEOUT
             context.leave(token)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:

@@ -60,7 +60,7 @@ def _sha(source: str) -> str:
 #: Every script, in the order of a job's life.
 NAMES = (
     "enqueue", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
-    "gauge",
+    "gauge", "holding",
 )  # fmt: skip
 
 
@@ -198,10 +198,12 @@ def heartbeat(root: str, *, ttl_ms: int, details: dict[str, bytes]) -> Call[list
 
 
 def recover(
-    root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500
-) -> Call[Recovery]:
+    root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500,
+    evidence: bytes = b"",
+) -> Call[Recovery]:  # fmt: skip
     """Return a dead worker's jobs; call again until `left` is 0."""
-    return Call(script("recover"), root, (worker, beat, limit, cause, _raw(charged), crash_limit), _read_recovery)
+    arguments = (worker, beat, limit, cause, _raw(charged), crash_limit, evidence or cause)
+    return Call(script("recover"), root, arguments, _read_recovery)
 
 
 def promote(root: str, *, limit: int = 500) -> Call[Promotion]:
@@ -238,6 +240,11 @@ def survey(root: str, *, job_ids: Sequence[str]) -> Call[list[Location]]:
 def gauge(root: str, *, lanes: Sequence[str]) -> Call[Backlog]:
     """Measure how long jobs wait."""
     return Call(script("gauge"), root, tuple(lanes), lambda reply: Backlog(reply[0], reply[1]))
+
+
+def holding(root: str, *, workers: Sequence[str]) -> Call[list[str]]:
+    """Find the workers that have jobs in their hands."""
+    return Call(script("holding"), root, tuple(workers), _texts)
 
 
 def _raw(job_id: str) -> bytes:

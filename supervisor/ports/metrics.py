@@ -20,7 +20,12 @@ from rqsup.supervisor.snapshot import Snapshot
 #: States that a worker can be in; each is always shown, so that a graph does not break off at 0.
 WORKER_STATES = ("starting", "idle", "busy", "quiet", "draining", "dying")
 #: Ends of an attempt.
-OUTCOMES = ("succeeded", "retried", "buried", "crashed")
+OUTCOMES = ("succeeded", "retried", "buried", "crashed", "returned")
+
+OUTCOMES_HELP = (
+    "Attempts of jobs that ended, by outcome: errors are retried or buried, a crash took the worker with it, "
+    "returned jobs were handed back through no fault of theirs."
+)
 
 #: Name in the snapshot's counters, metric name without _total, help.
 COUNTERS = (
@@ -123,7 +128,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _jobs(snapshot: Snapshot) -> Iterator[Metric]:
-    family = CounterMetricFamily("rqsup_jobs", "Attempts of jobs that ended, by outcome.", labels=["outcome"])
+    family = CounterMetricFamily("rqsup_jobs", OUTCOMES_HELP, labels=["outcome"])
     for outcome in OUTCOMES:
         family.add_metric([outcome], snapshot.counters.get(outcome, 0))
     yield family

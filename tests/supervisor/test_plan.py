@@ -28,13 +28,17 @@ STARTING, READY, DRAINING, DYING = Phase.STARTING, Phase.READY, Phase.DRAINING, 
 
 
 def child(name: str, phase: Phase = READY, generation: int = 1, *, busy: bool = False, deadline: float | None = None,
-          hard: float | None = None, worn: bool = False) -> ChildView:  # fmt: skip
-    return ChildView(name, generation, phase, busy, deadline, hard, worn=worn)
+          hard: float | None = None, idle: float | None = None, worn: bool = False) -> ChildView:  # fmt: skip
+    return ChildView(name, generation, phase, busy, deadline, hard, idle_deadline=idle, worn=worn)
 
 
 def view(*children: ChildView, target: int = 2, generation: int = 1, now: float = 100.0, can_fork: bool = True,
-         not_before: float = 0.0, trial: bool = False, pardon_until: float = 0.0, recycle_most: int = 1) -> View:  # fmt: skip
-    return View(now, target, generation, can_fork, not_before, trial, pardon_until, children, recycle_most)
+         not_before: float = 0.0, trial: bool = False, pardon_until: float = 0.0, recycle_most: int = 1,
+         redis_ok: bool = True) -> View:  # fmt: skip
+    return View(
+        now, target, generation, can_fork, not_before, trial, pardon_until, children, recycle_most=recycle_most,
+        redis_ok=redis_ok,
+    )  # fmt: skip
 
 
 CASES: dict[str, tuple[View, list[Action]]] = {
@@ -85,6 +89,8 @@ CASES: dict[str, tuple[View, list[Action]]] = {
         [Kill("c", Overdue.DRAIN)],
     ),
     "a job past its hard deadline is killed": (view(child("a"), child("b", hard=100.0)), [Kill("b", Overdue.JOB)]),
+    "an idle worker that stands still is killed": (view(child("a"), child("b", idle=100.0)), [Kill("b", Overdue.IDLE)]),
+    "while Redis is away, standing still is no fault": (view(child("a"), child("b", idle=1.0), redis_ok=False), []),
     "nobody is killed before the deadline": (view(child("a", hard=100.1), child("b", STARTING, deadline=100.1)), []),
     "nobody is killed twice": (view(child("a"), child("b"), child("c", DYING, deadline=1.0, hard=1.0)), []),
     "a worn worker is replaced before it leaves": (view(child("a", worn=True), child("b")), [Spawn()]),

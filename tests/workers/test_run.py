@@ -21,7 +21,7 @@ from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import _registry, task
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.run import Runner
-from rqsup.workers.slot import Slot, WorkerState
+from rqsup.workers.slot import Slot, Spent, WorkerState
 from tests.workers.conftest import make_runner
 
 Run = Callable[..., Settlement]
@@ -446,3 +446,28 @@ def test_a_job_shutdown_that_the_job_made_up_is_an_error(run: Run) -> None:
         raise JobShutdown
 
     assert error_of(run(made_up))["type"] == "JobShutdown"
+
+
+def test_a_process_is_spent_after_a_soft_timeout_also_when_the_job_swallowed_it(runner: Runner) -> None:
+    def swallow() -> str:
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:  # noqa: BLE001 - that is the point
+            return "went on"
+
+    assert run_on(runner, lambda: None, timeout=5).outcome == "succeed"
+    before = runner.spent
+
+    assert run_on(runner, swallow, timeout=0.05).outcome == "succeed"
+
+    assert (before, runner.spent) == (Spent.NO, Spent.SOFT_TIMEOUT)
+
+
+def test_a_process_is_spent_after_a_coroutine_was_cancelled_at_its_timeout(runner: Runner) -> None:
+    async def late() -> None:
+        await asyncio.sleep(5)
+
+    run_on(runner, late, timeout=0.05)
+
+    assert runner.spent is Spent.SOFT_TIMEOUT

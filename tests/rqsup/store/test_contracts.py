@@ -31,6 +31,7 @@ CALLS: dict[str, Call[Any]] = {
     "locate": scripts.locate("r:", job_id="a", lanes=[], workers=[]),
     "survey": scripts.survey("r:", job_ids=[]),
     "gauge": scripts.gauge("r:", lanes=[]),
+    "holding": scripts.holding("r:", workers=[]),
 }
 
 

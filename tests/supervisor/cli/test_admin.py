@@ -211,6 +211,22 @@ def test_a_job_is_shown(raw: Raw, run: Run) -> None:
     assert "succeeded" in run("job", "show", "a").stdout
 
 
+def test_a_jobs_counters_are_shown_apart_and_its_stack_below_in_full(raw: Raw, run: Run) -> None:
+    raw.enqueue("a")
+    raw.claim()
+    stack = 'Current thread 0x1 (most recent call first):\\n  File "[shop].py", line 3 in send'
+    raw.recover(
+        charged="a", evidence=b'{"message": "segmentation fault", "stack": "%s"}' % stack.replace('"', '\\"').encode()
+    )
+
+    shown = run("job", "show", "a").output
+
+    rows = [line.split() for line in shown.splitlines()]
+    assert all(row in rows for row in (["errors", "0"], ["crashes", "1"], ["returns", "0"]))
+    assert shown.endswith('(most recent call first):\n  File "[shop].py", line 3 in send\n')
+    assert "segmentation fault" in shown
+
+
 def test_a_job_with_an_unreadable_payload_is_shown(raw: Raw, run: Run) -> None:
     raw.enqueue("a")
     raw.redis.hset(raw.keys.job("a"), "envelope", b"\xff{")

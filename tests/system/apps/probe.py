@@ -152,6 +152,37 @@ def deaf() -> None:
             continue
 
 
+@task(name="probe.eat", timeout=30)
+def eat(megabytes: int) -> int:
+    """Touch so much memory."""
+    return len(bytearray(megabytes << 20))
+
+
+@task(name="probe.swallow", timeout=0.2)
+def swallow() -> str:
+    """Ignore its soft timeout, and return."""
+    try:
+        while True:
+            time.sleep(0.01)
+    except BaseException:  # noqa: BLE001 - that is the point
+        return "went on"
+
+
+@task(name="probe.die_alone")
+def die_alone(folder: str) -> None:
+    """Note the process, and die by a signal of C code."""
+    with (Path(folder) / "fragile").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    ctypes.string_at(0)
+
+
+@task(name="probe.pid")
+def pid(folder: str) -> None:
+    """Note the process."""
+    with (Path(folder) / "others").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
 @task(name="probe.grandchild")
 def grandchild(path: str) -> None:
     """Leave a process behind in the group, and die."""
