@@ -62,7 +62,8 @@ class Child:
     #: Start time of the process in clock ticks since boot: with the pid, it names the process for ever.
     started_ticks: int = 0
     verdict: Verdict | None = None
-    abandoned: bool = False
+    #: Why its job was told to give up; empty = it was not.
+    abandoned: str = ""
     #: Why it will not become ready, by its own account.
     unfit: str = ""
     was_ready: bool = field(default=False)
@@ -99,7 +100,7 @@ class Child:
             busy=job is not None,
             deadline=self.deadline,
             hard_deadline=job.hard_deadline if job else None,
-            abandoned=self.abandoned,
+            abandoned=bool(self.abandoned),
             worn=bool(self.worn),
             idle_deadline=self._idle_deadline(busy=job is not None),
         )
@@ -172,14 +173,14 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evide
     job = child.slot.current_job()
     left = ended.si_code == os.CLD_EXITED and ended.si_status == 0 and job is None
     # One that left unasked counts as a failure: else a worker that ends at its start would be replaced without pause.
-    orderly = left and (child.slot.order == Order.LEAVE or child.slot.spent != Spent.NO)
+    orderly = left and (child.slot.order >= Order.LEAVE or child.slot.spent != Spent.NO)
     verdict = child.verdict
     return Death(
         worker=child.worker,
         number=child.number,
         pid=child.pid,
         generation=child.assignment.generation,
-        cause=f"its check failed: {child.unfit}" if child.unfit else _in_words(verdict, ended, job, evidence),
+        cause=_own_account(child, left=left) or _in_words(verdict, ended, job, evidence),
         job=job,
         charged=job is not None and (verdict is None or (verdict.charge and verdict.job in {"", job.id})),
         was_ready=child.was_ready,
@@ -187,6 +188,13 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evide
         seen_at=seen_at,
         stack="" if orderly else evidence.stack,
     )
+
+
+def _own_account(child: Child, *, left: bool) -> str:
+    """Why it ended, where its exit status would not tell; empty where it does."""
+    if child.unfit:
+        return f"its check failed: {child.unfit}"
+    return f"{child.abandoned}; its job gave up" if child.abandoned and left else ""
 
 
 def _in_words(verdict: Verdict | None, ended: os.waitid_result, job: CurrentJob | None, evidence: Evidence) -> str:

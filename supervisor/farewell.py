@@ -67,7 +67,7 @@ class Farewell:
             self.end_now()
             return
         for child in children:
-            self._pool.abandon(child, time.monotonic() + grace_s)
+            self._pool.abandon(child, time.monotonic() + grace_s, "stop by the operator")
 
     def end_now(self) -> None:
         """End all workers by force; their jobs go back."""

@@ -277,7 +277,8 @@ class Master:
     def _abandon(self, child: Child) -> None:
         if self.farewell.begun:
             self.farewell.passed(child)
-        self.pool.abandon(child, time.monotonic() + self.settings.workers.shutdown_grace)
+        grace_s = self.settings.workers.shutdown_grace
+        self.pool.abandon(child, time.monotonic() + grace_s, f"{self._occasion(child)}: {Overdue.DRAIN}")
 
     def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
         if child.pid == 0 and overdue is Overdue.BOOT:

@@ -151,9 +151,9 @@ class Pool:
         child.deadline = deadline
         self.command(child, Order.LEAVE)
 
-    def abandon(self, child: Child, deadline: float) -> None:
+    def abandon(self, child: Child, deadline: float, reason: str) -> None:
         """Have a worker's job give up (JobShutdown), and the worker leave, until the deadline."""
-        child.phase, child.deadline, child.abandoned = Phase.DRAINING, deadline, True
+        child.phase, child.deadline, child.abandoned = Phase.DRAINING, deadline, reason
         self.command(child, Order.ABANDON)
         # The order stands in the slot; the signal only interrupts the job so that it is seen.
         if child.pidfd >= 0:

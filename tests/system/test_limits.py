@@ -82,11 +82,11 @@ def test_stop_and_reload_are_told_as_the_reason_of_a_drain_that_took_too_long(st
 
     daemon.ask("reload", wait="drained")
     wait_until(lambda: record_of(job).returns == 1, what="the job's return")
-    assert (record_of(job).returned or {})["message"] == "reload: drain deadline; killed by its master"
+    assert (record_of(job).returned or {})["message"] == "reload: drain deadline; its job gave up"
 
     daemon.busy_worker()
     daemon.stop()
-    assert (record_of(job).returned or {})["message"] == "stop by the operator: drain deadline; killed by its master"
+    assert (record_of(job).returned or {})["message"] == "stop by the operator: drain deadline; its job gave up"
     assert (record_of(job).crashes, record_of(job).returns) == (0, 2)
 
 

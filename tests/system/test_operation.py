@@ -63,6 +63,7 @@ def test_a_job_can_clean_up_when_its_time_to_finish_is_over(start: Start, client
     record = job.refresh().record
     assert record
     assert (record.state, record.errors, record.crashes, record.returns) == ("ready", 0, 0, 1)
+    assert "worker died" not in daemon.log_text()
 
 
 def test_a_job_that_does_not_give_up_is_killed_and_goes_back(
@@ -78,6 +79,7 @@ def test_a_job_that_does_not_give_up_is_killed_and_goes_back(
     record = job.refresh().record
     assert record
     assert (record.state, record.crashes, record.returns) == ("ready", 0, 1)
+    assert (record.returned or {})["message"] == "stop by the operator: drain deadline; killed by its master"
     assert_clean()
 
 
