@@ -11,7 +11,6 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 import redis.exceptions
 
 from rqsup.config import load
@@ -26,6 +25,7 @@ from rqsup.request import (
     cancel_call,
     check_accepted,
     check_cancelled,
+    choose,
     chunks,
     found,
     has_result,
@@ -73,12 +73,7 @@ class AsyncClient:
     def __init__(
         self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
     ) -> None:
-        settings = settings or Settings()
-        if url is not None:
-            settings = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, url=url))
-        if namespace is not None:
-            settings = msgspec.structs.replace(settings, namespace=namespace)
-        self.settings = settings
+        self.settings = settings = choose(settings, url, namespace)
         self.keys = Keys(settings.namespace)
         self.store = AsyncStore(settings.redis)
 

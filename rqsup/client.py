@@ -9,7 +9,6 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 import redis
 import redis.exceptions
 
@@ -25,6 +24,7 @@ from rqsup.request import (
     cancel_call,
     check_accepted,
     check_cancelled,
+    choose,
     chunks,
     found,
     has_result,
@@ -53,12 +53,7 @@ class Client:
     def __init__(
         self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
     ) -> None:
-        settings = settings or Settings()
-        if url is not None:
-            settings = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, url=url))
-        if namespace is not None:
-            settings = msgspec.structs.replace(settings, namespace=namespace)
-        self.settings = settings
+        self.settings = settings = choose(settings, url, namespace)
         self.keys = Keys(settings.namespace)
         self.store = Store(connect(settings.redis))
 

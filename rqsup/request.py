@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from rqsup.envelope import Envelope, check_name, encode, new_id
 from rqsup.errors import InvalidJob, JobFailed, JobNotCancellable, JobNotFound, QueueFull
 from rqsup.job import JobRecord, JobState, Level
@@ -47,6 +49,16 @@ class Sending:
     request: Request
     call: Call[str]
     job_id: str
+
+
+def choose(settings: Settings | None, url: str | None, namespace: str | None) -> Settings:
+    """The settings of a client: those given, or the defaults, with another address or namespace."""
+    settings = settings or Settings()
+    if url is not None:
+        settings = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, url=url))
+    if namespace is not None:
+        settings = msgspec.structs.replace(settings, namespace=namespace)
+    return settings
 
 
 def prepare(request: Request, settings: Settings) -> Sending:
