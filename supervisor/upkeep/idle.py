@@ -18,9 +18,6 @@ from rqsup.supervisor.child import Child
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 
-#: Looks per `workers.idle_grace`: so late a waiting job may be noticed, in parts of it.
-LOOKS_PER_GRACE = 5
-
 
 class IdleWatch:
     """Tells each idle worker's stillness when a job waits for it; the plan decides what follows.
@@ -62,4 +59,5 @@ class IdleWatch:
         return owes and time.monotonic() - child.stillness.since >= self._pause_s()
 
     def _pause_s(self) -> float:
-        return self._settings().workers.idle_grace / LOOKS_PER_GRACE
+        # Looking more often would notice a waiting job sooner, and cost an idle pool more commands than its beats.
+        return self._settings().workers.idle_grace
