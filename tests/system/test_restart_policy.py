@@ -174,7 +174,11 @@ def test_restart_settings_can_be_reloaded(ail: Ail) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_idle_deaths_are_followed_at_once_and_the_master_keeps_its_calm(start: Start) -> None:
+def test_a_hundred_idle_deaths_are_followed_at_once_and_the_master_keeps_its_calm(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The CPU time to be judged is the master's own, without that of tracing its lines.
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     daemon = start(workers={"count": 2})
     master = psutil.Process(daemon.pid)
     spent, began, latencies = sum(master.cpu_times()[:2]), time.monotonic(), []
@@ -190,9 +194,8 @@ def test_a_hundred_idle_deaths_are_followed_at_once_and_the_master_keeps_its_cal
     assert (status["state"], status["degraded"]) == ("running", "")
     # No pause of the restart policy (0.5 s at the least) is among them, however slow the machine.
     assert sorted(latencies)[50] < 0.4
-    # A death costs the master 10 to 35 ms, the questions of this test and the counting of coverage included. A loop
-    # that runs hot beside it shows below.
-    assert (sum(master.cpu_times()[:2]) - spent) / 100 < 0.1
+    # A death costs the master some milliseconds, questions of this test included: no loop runs hot beside it.
+    assert (sum(master.cpu_times()[:2]) - spent) / 100 < 0.03
     began, spent = time.monotonic(), sum(master.cpu_times()[:2])
     wait_until(lambda: time.monotonic() - began > 1, what="a quiet second")
     assert sum(master.cpu_times()[:2]) - spent < 0.2, "afterwards it sleeps"
