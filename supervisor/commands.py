@@ -106,6 +106,7 @@ class Commands:
             configured=master.settings.workers.count,
             target_by=master.staffing.source,
             shedding=master.shedder.reason,
+            longest_turn_s=round(master.clock.longest_s, 4),
         )
 
     def status_line(self) -> str:
@@ -146,7 +147,10 @@ class Commands:
     def metrics(self) -> bytes:
         """The page /metrics. Depths are those read after the scrape before: a scrape never waits for Redis."""
         self._master.spawn_task(self._read_depths())
-        loop = metrics.LoopStats(turns=self._master.turns, lag_s=max(0.0, self._master.lag_s))
+        clock = self._master.clock
+        loop = metrics.LoopStats(
+            turns=clock.turns, lag_s=max(0.0, self._master.lag_s), slow=clock.slow, longest_s=clock.longest_s
+        )
         return metrics.render(self.snapshot(), loop, depths=self._depths, scheduled=self._scheduled, dead=self._dead)
 
     async def _read_depths(self) -> None:
@@ -165,7 +169,8 @@ class Commands:
 
     async def _reload(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
         master = self._master
-        if master.rollout.zygote is None:
+        # A dead zygote is no hindrance: the reload brings its own, and may be what heals the pool.
+        if not master.rollout.wanted:
             raise CommandRefused("nothing to reload: this master runs no workers (yet)")
         master.notifier.reloading()
         try:

@@ -35,6 +35,7 @@ from rqsup.supervisor.role import Role, Stage
 from rqsup.supervisor.rollout import Rollout
 from rqsup.supervisor.staffing import Staffing
 from rqsup.supervisor.stall import Stall
+from rqsup.supervisor.turns import TurnClock
 from rqsup.supervisor.upkeep.idle import IdleWatch
 from rqsup.supervisor.upkeep.inspector import Inspector
 from rqsup.supervisor.upkeep.reaper import Reaper
@@ -55,9 +56,11 @@ CLOSE_S = 5.0
 
 
 class Master:
-    """Supervises one pool of workers. `load` reads the configuration again for a reload."""
+    """Supervises one pool of workers. `load` reads the configuration again for a reload, `clock` measures its loop."""
 
-    def __init__(self, settings: Settings, *, load: Callable[[], Settings], role: Role = Role.ALL) -> None:
+    def __init__(
+        self, settings: Settings, *, load: Callable[[], Settings], clock: TurnClock, role: Role = Role.ALL
+    ) -> None:
         self.role = role
         self._running = False
         self.started_at = time.monotonic()
@@ -65,7 +68,7 @@ class Master:
         self.quiet = False
         self.metrics_address = ""
         self.lag_s = 0.0
-        self.turns = 0
+        self.clock = clock
         self.notifier = Notifier.from_environment()
         self.store = AsyncStore(settings.redis)
         self.rollout = Rollout(settings=settings, load=load, target=lambda: self.target, on_change=self.look)
@@ -341,9 +344,7 @@ class Master:
         before = time.monotonic()
         while True:
             await asyncio.sleep(interval_s)
-            now = time.monotonic()
-            self.lag_s, self.turns = now - before - interval_s, self.turns + 1
-            before = now
+            self.lag_s, before = time.monotonic() - before - interval_s, time.monotonic()
             self.pool.oom.tick()
             self._look()
             self.pool.reap_strangers()

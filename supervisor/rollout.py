@@ -48,6 +48,8 @@ class Rollout:
         self._wanted: Generation | None = None
         #: The one before, while a reload may still have to go back to it.
         self._previous: Generation | None = None
+        #: The one whose zygote is being started again.
+        self._reviving: Generation | None = None
         self._settings = settings
         self._latest = 0
         self._lock = asyncio.Lock()
@@ -249,6 +251,10 @@ class Rollout:
         self._start_reviving(generation)
 
     def _start_reviving(self, generation: Generation) -> None:
+        if self._reviving is generation:
+            # Still at it: each reload that failed meanwhile would else add one more that tries for ever.
+            return
+        self._reviving = generation
         self._log.error("zygote died; starting another")
         task = asyncio.create_task(self._revive(generation))
         self._tasks.add(task)
@@ -270,6 +276,8 @@ class Rollout:
                 self._on_change()
             else:
                 revived.close()
+        if self._reviving is lost:
+            self._reviving = None
 
     def _next_number(self) -> int:
         self._latest += 1

@@ -82,3 +82,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     target_by: str = "configuration"
     #: Why workers take no new jobs although nobody told them to; empty = they do.
     shedding: str = ""
+    #: The longest that the master's loop was busy with itself between two waits.
+    longest_turn_s: float = 0.0

@@ -37,11 +37,15 @@ def _supervise(settings: Settings, config: str | None, role: str) -> int:
     # asyncio and Redis take 30 MiB, which no other command should load.
     from rqsup.supervisor.master import Master
     from rqsup.supervisor.role import Role
+    from rqsup.supervisor.turns import TurnClock
+
+    clock = TurnClock()
 
     async def live() -> int:
-        return await Master(settings, load=lambda: load(config), role=Role(role)).run()
+        return await Master(settings, load=lambda: load(config), role=Role(role), clock=clock).run()
 
-    return asyncio.run(live())
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(clock)) as runner:
+        return runner.run(live())
 
 
 def _produce(settings: Settings) -> None:

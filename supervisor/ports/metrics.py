@@ -52,6 +52,9 @@ class LoopStats:
     turns: int
     #: Seconds by which the latest timer was late.
     lag_s: float
+    #: Turns that took 50 ms or longer, and the longest one in seconds.
+    slow: int = 0
+    longest_s: float = 0.0
 
 
 def render(
@@ -100,6 +103,8 @@ def _metrics(
     yield from _master(snapshot)
     if loop is not None:
         yield CounterMetricFamily("rqsup_loop_turns", "Turns of the master's loop.", value=loop.turns)
+        yield CounterMetricFamily("rqsup_loop_slow_turns", "Turns that took 50 ms or longer.", value=loop.slow)
+        yield _gauge("rqsup_loop_longest_turn_seconds", "The longest turn since the start.", loop.longest_s)
         yield _gauge("rqsup_loop_lag_seconds", "Seconds by which the loop's latest timer was late.", loop.lag_s)
     if depths is not None:
         ready = GaugeMetricFamily("rqsup_queue_ready_jobs", "Jobs ready to be taken.", labels=["queue", "level"])

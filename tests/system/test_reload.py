@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -98,6 +99,24 @@ def test_signal_reloads(deployed: Daemon) -> None:
     deployed.signal(signal.SIGHUP)
 
     wait_until(lambda: {worker["generation"] for worker in deployed.workers()} == {2}, 20, "the second generation")
+
+
+def test_a_pool_whose_zygote_died_over_broken_code_is_healed_by_a_reload(
+    deployed: Daemon, client: Client, tmp_path: Path
+) -> None:
+    workers = {worker["pid"] for worker in deployed.workers()}
+    zygote = next(pid for pid in deployed.tree() if pid not in {deployed.pid, *workers})
+    (tmp_path / "version.py").write_text("def broken(:\n")
+    os.kill(zygote, signal.SIGKILL)
+    wait_until(lambda: deployed.status()["state"] == "degraded", what="a zygote that cannot be started again")
+    with pytest.raises(MasterRefused, match="SyntaxError"):
+        deployed.ask("reload")
+
+    (tmp_path / "version.py").write_text(CODE.format(number=22))
+    deployed.ask("reload", wait="drained")
+
+    assert client.enqueue("version.tell").result(10) == 22
+    assert deployed.status()["state"] == "running"
 
 
 def test_changed_number_of_workers_takes_effect(deployed: Daemon) -> None:

@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,12 @@ def nap(seconds: float) -> dict[str, object]:
     time.sleep(seconds)
     job = current_job()
     return {"worker": job.worker, "attempt": job.attempt, "pid": os.getpid()}
+
+
+@task(name="probe.program")
+def program(seconds: float) -> int:
+    """Run another program, in this job's process group."""
+    return subprocess.run(["sleep", str(seconds)], check=False).returncode
 
 
 @task(name="probe.started_at")

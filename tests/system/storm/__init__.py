@@ -1,0 +1,1 @@
+"""A storm of operator actions over one pool: drawn from a seed, carried out, and judged."""
