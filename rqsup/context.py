@@ -30,7 +30,7 @@ class JobContext:
 
     @property
     def log(self) -> Any:
-        """A structlog logger bound to the job's id, task, queue and attempt."""
+        """A logger bound to the job's id, task, queue and attempt."""
         return self._make_log()
 
     @property

@@ -1,4 +1,4 @@
-"""Logs: structlog, set up alike for the master, the zygote, the workers and the commands.
+"""Logs: set up alike for the master, the zygote, the workers and the commands.
 
 Each event is one line on standard error, written by one system call, so that lines of several
 processes do not mix. A log can never stop the process that writes it: a line that cannot be
@@ -20,10 +20,9 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
-import structlog
-
 from rqsup.context import current_job
 from rqsup.errors import NoCurrentJob
+from rqsup.logger import LEVELS, Logger, Outlet
 from rqsup.settings import LogSettings
 
 Format = Literal["json", "console", "journal"]
@@ -40,8 +39,6 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
-#: structlog keeps the field name `logger` for itself until an event is rendered.
-_NAME = "logger_name"
 _HEAD = ("time", "level", "logger", "event")
 
 
@@ -74,9 +71,6 @@ class Lines:
         poll.register(self.fd, select.POLLOUT)
         self._stalled = not poll.poll(0 if self._stalled else STALL_MS)
         return not self._stalled
-
-    # What structlog calls for each level.
-    msg = log = debug = info = warn = warning = error = critical = fatal = exception = failure = write
 
 
 class _StandardLogging(logging.Handler):
@@ -125,19 +119,9 @@ def configure(
     environ = os.environ if environ is None else environ
     lines = Lines(_descriptor(sys.stderr if stream is None else stream))
     chosen = choose_format(settings, lines.fd, environ)
-    level = getattr(logging, settings.level.upper())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            *([] if chosen == "journal" else [structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")]),
-            structlog.processors.format_exc_info,
-            _Renderer(chosen, colours=os.isatty(lines.fd) and "NO_COLOR" not in environ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: lines,
-        # A reload may change the level; a cached logger would keep the old one.
-        cache_logger_on_first_use=False,
-    )
+    level = LEVELS[settings.level]
+    _outlet.threshold, _outlet.timed, _outlet.writer = level, chosen != "journal", lines
+    _outlet.render = _Renderer(chosen, colours=os.isatty(lines.fd) and "NO_COLOR" not in environ)
     _adopt_standard_logging(level)
     return lines
 
@@ -151,10 +135,9 @@ def _adopt_standard_logging(level: int) -> None:
         root.setLevel(level)
 
 
-def get_logger(name: str, **fields: Any) -> structlog.typing.FilteringBoundLogger:
+def get_logger(name: str, **fields: Any) -> Logger:
     """A logger with a name and constant fields; it follows later calls of `configure`."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**{_NAME: name}, **fields)
-    return logger
+    return Logger(_outlet, name, fields)
 
 
 def choose_format(settings: LogSettings, fd: int, environ: Mapping[str, str]) -> Format:
@@ -178,9 +161,7 @@ class _Renderer:
         self._colours = colours and not self._journal
         self._render = _as_json if chosen == "json" else self._as_text
 
-    def __call__(self, _logger: object, _method: str, fields: Fields) -> bytes:
-        if _NAME in fields:
-            fields["logger"] = fields.pop(_NAME)
+    def __call__(self, fields: Fields) -> bytes:
         try:
             return _cut(self._render(fields))
         except Exception as fault:  # noqa: BLE001 - a value of any class must not stop its process; the line tells it
@@ -251,3 +232,7 @@ def _descriptor(stream: TextIO | None) -> int:
         return stream.fileno() if stream is not None else 2
     except (OSError, ValueError):
         return 2  # a stand-in without a descriptor, such as a test runner's
+
+
+#: Until `configure` is called, events go to standard error for people to read.
+_outlet = Outlet(_Renderer("console", colours=False), Lines(2))

@@ -14,7 +14,7 @@ from rqsup.settings import Settings
 from rqsup.supervisor.blackbox import BlackBox
 from rqsup.supervisor.patience import Patience, Stillness
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
-from rqsup.workers.boot import EXIT_BROKEN, Assignment
+from rqsup.workers.assignment import EXIT_BROKEN, Assignment
 from rqsup.workers.slot import CurrentJob, Order, Slot, Spent, WorkerState
 
 #: Seconds that a worn worker has to settle a job which ended just before its hard deadline.

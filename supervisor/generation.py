@@ -24,7 +24,7 @@ from rqsup.supervisor.messages import (
     decode,
     encode,
 )  # fmt: skip
-from rqsup.workers.boot import Assignment
+from rqsup.workers.assignment import Assignment
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from rqsup.settings import Settings
-from rqsup.workers.boot import Assignment
+from rqsup.workers.assignment import Assignment
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):

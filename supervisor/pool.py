@@ -28,7 +28,7 @@ from rqsup.supervisor.oom import OomWatch
 from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.scoreboard import Scoreboard
-from rqsup.workers.boot import Assignment
+from rqsup.workers.assignment import Assignment
 from rqsup.workers.channel import LOOK, MESSAGE_BYTES, READY, UNFIT
 from rqsup.workers.slot import Order
 

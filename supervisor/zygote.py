@@ -37,7 +37,8 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.task import task_names
-from rqsup.workers.boot import Assignment, die_with_parent, ignore_signals, run_worker
+from rqsup.workers.assignment import Assignment
+from rqsup.workers.boot import die_with_parent, ignore_signals, run_worker
 from rqsup.workers.title import set_title
 
 

@@ -16,13 +16,12 @@ from mmap import mmap
 from types import FrameType
 from typing import Any, NoReturn
 
-import msgspec
-
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store.wire import Wire
 from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
+from rqsup.workers.assignment import EXIT_BROKEN, EXIT_UNFIT, Assignment
 from rqsup.workers.channel import Channel
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
 from rqsup.workers.run import Place, Runner
@@ -44,25 +43,6 @@ MASTERS_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_F
 OOM_SCORE = 300
 #: Seconds to wait for the kernel to make the master this process's parent.
 ADOPTION_S = 5.0
-
-#: Exit status of a worker whose own code failed: a fault of rqsup, not of a job.
-EXIT_BROKEN = 70
-
-#: Exit status of a canary whose check failed.
-EXIT_UNFIT = 71
-
-
-class Assignment(msgspec.Struct, frozen=True):
-    """Who a new worker is."""
-
-    number: int
-    #: Unique for ever: host, the master's boot nonce, a counter. A name used again would hide its dead bearer's jobs.
-    worker: str
-    slot: int
-    generation: int
-    master_pid: int
-    #: Function `module:name` to call before it becomes ready; empty = none.
-    check: str = ""
 
 
 def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int = -1) -> NoReturn:

@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from rqsup import __version__
+from rqsup.supervisor.ports.exposition import Family, counter, gauge, page
 from rqsup.supervisor.snapshot import Snapshot
 
 #: States that a worker can be in; each is always shown, so that a graph does not break off at 0.
@@ -74,87 +71,66 @@ def render(
         scheduled: jobs that wait for their time.
         dead: jobs in the dead letters.
     """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(_metrics(snapshot, loop, depths, scheduled, dead)))
-    return generate_latest(registry)
-
-
-class _Page(Collector):
-    """What prometheus_client asks for the metrics; used once."""
-
-    def __init__(self, metrics: Iterator[Metric]) -> None:
-        self._metrics = metrics
-
-    def describe(self) -> list[Metric]:
-        """Nothing: there is one collector per page, so names cannot collide."""
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        return self._metrics
+    return page(_metrics(snapshot, loop, depths, scheduled, dead))
 
 
 def _metrics(
     snapshot: Snapshot, loop: LoopStats | None, depths: Depths | None, scheduled: int | None, dead: int | None
-) -> Iterator[Metric]:
-    names = {"version": __version__, "pool": snapshot.pool, "namespace": snapshot.namespace}
-    yield InfoMetricFamily("rqsup", "The rqsup that answers.", value=names)
+) -> Iterator[Family]:
+    info = gauge("rqsup_info", "The rqsup that answers.")
+    info.add(1, version=__version__, pool=snapshot.pool, namespace=snapshot.namespace)
+    yield info
     yield from _workers(snapshot)
     yield from _jobs(snapshot)
     yield from _master(snapshot)
     if loop is not None:
-        yield CounterMetricFamily("rqsup_loop_turns", "Turns of the master's loop.", value=loop.turns)
-        yield CounterMetricFamily("rqsup_loop_slow_turns", "Turns that took 50 ms or longer.", value=loop.slow)
-        yield _gauge("rqsup_loop_longest_turn_seconds", "The longest turn since the start.", loop.longest_s)
-        yield _gauge("rqsup_loop_lag_seconds", "Seconds by which the loop's latest timer was late.", loop.lag_s)
+        yield counter("rqsup_loop_turns", "Turns of the master's loop.", loop.turns)
+        yield counter("rqsup_loop_slow_turns", "Turns that took 50 ms or longer.", loop.slow)
+        yield gauge("rqsup_loop_longest_turn_seconds", "The longest turn since the start.", loop.longest_s)
+        yield gauge("rqsup_loop_lag_seconds", "Seconds by which the loop's latest timer was late.", loop.lag_s)
     if depths is not None:
-        ready = GaugeMetricFamily("rqsup_queue_ready_jobs", "Jobs ready to be taken.", labels=["queue", "level"])
+        ready = gauge("rqsup_queue_ready_jobs", "Jobs ready to be taken.")
         for (queue, level), length in sorted(depths.items()):
-            ready.add_metric([queue, level], length)
+            ready.add(length, queue=queue, level=level)
         yield ready
     if scheduled is not None:
-        yield _gauge("rqsup_scheduled_jobs", "Jobs that wait for their time.", scheduled)
+        yield gauge("rqsup_scheduled_jobs", "Jobs that wait for their time.", scheduled)
     if dead is not None:
-        yield _gauge("rqsup_dead_jobs", "Jobs in the dead letters.", dead)
+        yield gauge("rqsup_dead_jobs", "Jobs in the dead letters.", dead)
 
 
-def _workers(snapshot: Snapshot) -> Iterator[Metric]:
-    family = GaugeMetricFamily("rqsup_workers", "Worker processes by state.", labels=["state"])
+def _workers(snapshot: Snapshot) -> Iterator[Family]:
+    family = gauge("rqsup_workers", "Worker processes by state.")
     counts: dict[str, int] = dict.fromkeys(WORKER_STATES, 0)
     for worker in snapshot.workers:
         counts[worker.state] = counts.get(worker.state, 0) + 1
     for state, count in counts.items():
-        family.add_metric([state], count)
+        family.add(count, state=state)
     yield family
-    yield _gauge("rqsup_workers_target", "Worker processes wanted.", snapshot.target)
-    yield _gauge("rqsup_workers_ready", "Worker processes that can take jobs.", snapshot.ready)
-    yield _gauge("rqsup_workers_configured", "Worker processes in the configuration.", snapshot.configured)
+    yield gauge("rqsup_workers_target", "Worker processes wanted.", snapshot.target)
+    yield gauge("rqsup_workers_ready", "Worker processes that can take jobs.", snapshot.ready)
+    yield gauge("rqsup_workers_configured", "Worker processes in the configuration.", snapshot.configured)
     memory = sum(worker.memory_bytes for worker in snapshot.workers)
-    yield _gauge("rqsup_workers_memory_bytes", "Private memory of all workers together.", memory)
+    yield gauge("rqsup_workers_memory_bytes", "Private memory of all workers together.", memory)
 
 
-def _jobs(snapshot: Snapshot) -> Iterator[Metric]:
-    family = CounterMetricFamily("rqsup_jobs", OUTCOMES_HELP, labels=["outcome"])
+def _jobs(snapshot: Snapshot) -> Iterator[Family]:
+    family = counter("rqsup_jobs", OUTCOMES_HELP)
     for outcome in OUTCOMES:
-        family.add_metric([outcome], snapshot.counters.get(outcome, 0))
+        family.add(snapshot.counters.get(outcome, 0), outcome=outcome)
     yield family
     for key, name, text in COUNTERS:
-        yield CounterMetricFamily(name, text, value=snapshot.counters.get(key, 0))
+        yield counter(name, text, snapshot.counters.get(key, 0))
     if snapshot.recoveries:
         seconds = snapshot.recoveries[-1].back_after_ms / 1000
-        yield _gauge("rqsup_recovery_seconds", "Last time from a worker's death to its jobs being back.", seconds)
+        yield gauge("rqsup_recovery_seconds", "Last time from a worker's death to its jobs being back.", seconds)
 
 
-def _master(snapshot: Snapshot) -> Iterator[Metric]:
-    yield _gauge("rqsup_redis_up", "1 while Redis answers, else 0.", int(snapshot.redis_ok))
-    yield _gauge("rqsup_degraded", "1 while workers cannot be kept running, else 0.", int(bool(snapshot.degraded)))
-    yield _gauge(
-        "rqsup_shedding", "1 while workers take no jobs because memory is short.", int(bool(snapshot.shedding))
-    )
-    yield _gauge(
+def _master(snapshot: Snapshot) -> Iterator[Family]:
+    yield gauge("rqsup_redis_up", "1 while Redis answers, else 0.", int(snapshot.redis_ok))
+    yield gauge("rqsup_degraded", "1 while workers cannot be kept running, else 0.", int(bool(snapshot.degraded)))
+    yield gauge("rqsup_shedding", "1 while workers take no jobs because memory is short.", int(bool(snapshot.shedding)))
+    yield gauge(
         "rqsup_generation", "Generation of the code that new workers run; a reload adds 1.", snapshot.generation
     )
-    yield _gauge("rqsup_uptime_seconds", "Seconds since the master started.", snapshot.uptime_s)
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=value)
+    yield gauge("rqsup_uptime_seconds", "Seconds since the master started.", snapshot.uptime_s)

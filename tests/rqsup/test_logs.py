@@ -13,18 +13,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-import structlog
 
 from rqsup.logs import LINE_BYTES, Lines, configure, get_logger
 from rqsup.settings import LogSettings
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
-
-
-@pytest.fixture(autouse=True)
-def fresh_structlog() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

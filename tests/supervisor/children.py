@@ -9,7 +9,7 @@ from mmap import mmap
 
 from rqsup.supervisor.child import Child
 from rqsup.supervisor.plan import Phase
-from rqsup.workers.boot import Assignment
+from rqsup.workers.assignment import Assignment
 from rqsup.workers.slot import STRIDE, slot_at
 
 

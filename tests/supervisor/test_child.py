@@ -12,7 +12,7 @@ import pytest
 from rqsup.supervisor.child import SIGNAL_WORDS, Death, Evidence, Verdict, judge, overdue_verdict
 from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Overdue, Phase
-from rqsup.workers.boot import EXIT_BROKEN
+from rqsup.workers.assignment import EXIT_BROKEN
 from rqsup.workers.slot import Order, Spent, WorkerState
 from tests.supervisor.children import enter_job, make_child
 

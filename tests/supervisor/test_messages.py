@@ -19,7 +19,7 @@ from rqsup.supervisor.messages import (
     decode,
     encode,
 )
-from rqsup.workers.boot import Assignment
+from rqsup.workers.assignment import Assignment
 
 ALL = [
     Prepare(Settings(), 1, 2),

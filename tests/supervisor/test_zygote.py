@@ -29,7 +29,7 @@ from rqsup.supervisor.messages import (
     encode,
 )
 from rqsup.supervisor.scoreboard import Scoreboard
-from rqsup.workers.boot import Assignment
+from rqsup.workers.assignment import Assignment
 from rqsup.workers.channel import LOOK, READY
 from rqsup.workers.slot import Order, WorkerState
 from tests.waiting import wait_until

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ class Daemon:
         """Write the settings to the file that the master reads."""
         self.config.write_text(yaml.safe_dump(self.settings))
 
-    def launch(self, *arguments: str, path: Path = APPS) -> Daemon:
-        """Start the master and return at once."""
-        command = [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
+    def launch(self, *arguments: str, path: Path = APPS, python: Sequence[str] = ()) -> Daemon:
+        """Start the master and return at once; `python` are options of the interpreter."""
+        command = [sys.executable, *python, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=path, stderr=log, stdout=log, start_new_session=True)
         return self

@@ -22,7 +22,8 @@ from typing import Any
 
 from rqsup.settings import RedisSettings, Settings
 from rqsup.task import task
-from rqsup.workers.boot import MASTERS_VARIABLES, Assignment, run_worker
+from rqsup.workers.assignment import Assignment
+from rqsup.workers.boot import MASTERS_VARIABLES, run_worker
 from rqsup.workers.slot import STRIDE
 
 PR_GET_PDEATHSIG = 2

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rqsup import __version__
+from rqsup.supervisor.ports.exposition import gauge, page
 from rqsup.supervisor.ports.metrics import LoopStats, render
 from tests.supervisor.ports.pictures import snapshot, worker
 
@@ -82,10 +82,12 @@ def test_queue_depths_are_shown_only_when_known() -> None:
 
 
 def test_the_state_of_the_loop_is_shown() -> None:
-    page = render(snapshot(), LoopStats(turns=500, lag_s=0.002))
+    page = render(snapshot(), LoopStats(turns=500, lag_s=0.002, slow=3, longest_s=0.07))
 
     assert value(page, "rqsup_loop_turns_total") == 500
     assert value(page, "rqsup_loop_lag_seconds") == pytest.approx(0.002)
+    assert value(page, "rqsup_loop_slow_turns_total") == 3
+    assert value(page, "rqsup_loop_longest_turn_seconds") == pytest.approx(0.07)
 
 
 def test_names_follow_the_rules_of_prometheus() -> None:
@@ -100,9 +102,15 @@ def test_names_follow_the_rules_of_prometheus() -> None:
             assert set(sample.labels) <= {"state", "outcome", "queue", "level", "version", "pool", "namespace"}
 
 
-def test_pages_leave_nothing_behind_in_the_process() -> None:
-    before = set(prometheus_client.REGISTRY._names_to_collectors)
-
+def test_a_page_is_the_same_when_it_is_made_again() -> None:
     assert render(snapshot()) == render(snapshot())
 
-    assert set(prometheus_client.REGISTRY._names_to_collectors) == before
+
+def test_label_values_are_escaped_as_the_format_wants_it() -> None:
+    family = gauge("rqsup_odd", "A \\ and\na line.")
+    family.add(1.5, name='a "b"\nc\\d')
+
+    (read,) = text_string_to_metric_families(page([family]).decode())
+
+    assert read.documentation == "A \\ and\na line."
+    assert [(sample.labels, sample.value) for sample in read.samples] == [({"name": 'a "b"\nc\\d'}, 1.5)]

@@ -38,11 +38,8 @@ def read_holdings(master: int) -> Holdings:
 
 def living_in(folder: Path) -> list[int]:
     """Processes whose working directory this is, wherever they stand in the tree of processes."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _target(entry / "cwd") == str(folder):
-            found.append(int(entry.name))
-    return found
+    processes = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [int(entry.name) for entry in processes if _target(entry / "cwd") == str(folder)]
 
 
 def _target(link: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import shutil
 import threading
@@ -214,7 +214,7 @@ def slow_turns(log: str, pauses: list[Pause]) -> list[tuple[float, float]]:
         if SLOW_TURN not in line:
             continue
         told = json.loads(line)
-        end = datetime.datetime.fromisoformat(told["time"]).timestamp()
+        end = dt.datetime.fromisoformat(told["time"]).timestamp()
         begin = end - told["seconds"]
         if not any(pause.begin <= end and begin <= pause.end for pause in pauses):
             found.append((told["seconds"], told["cpu_s"]))
