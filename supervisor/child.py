@@ -121,6 +121,13 @@ class Child:
             return "busy"
         return "quiet" if self.slot.state == WorkerState.QUIET else "idle"
 
+    def introduction(self, now: float) -> dict[str, object]:
+        """What the log says of it when it becomes ready."""
+        return {
+            "worker": self.number, "pid": self.pid, "generation": self.assignment.generation,
+            "after_ms": round(1000 * (now - self.forked_at), 1),
+        }  # fmt: skip
+
     def close(self) -> None:
         """Give back what the master holds of it."""
         self.channel.close()

@@ -300,7 +300,7 @@ class Master:
         return "reload" if child.assignment.generation != self.rollout.wanted else "fewer workers wanted"
 
     def _worker_ready(self, child: Child) -> None:
-        self._log.info("worker ready", worker=child.number, pid=child.pid, generation=child.assignment.generation)
+        self._log.info("worker ready", **child.introduction(time.monotonic()))
         self.rollout.worker_ready()
         self.registry.hasten()
 

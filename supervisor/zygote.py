@@ -22,7 +22,9 @@ from pathlib import Path
 
 from rqsup import logs
 from rqsup.errors import ForkRefused as ForkRefusedError
+from rqsup.errors import RedisUnavailable
 from rqsup.settings import Settings
+from rqsup.store.wire import Wire
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
     REASON_CHARS,
@@ -39,6 +41,7 @@ from rqsup.supervisor.messages import (
 from rqsup.task import task_names
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.boot import die_with_parent, ignore_signals, run_worker
+from rqsup.workers.loop import SCRIPTS
 from rqsup.workers.title import set_title
 
 
@@ -82,11 +85,19 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
         # JSON holds no half of a surrogate pair, as an odd file name in an error may.
         reason = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
         return PrepareFailed(reason[-REASON_CHARS:])
+    _warm_up(settings)
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
     return Prepared(task_names(), time.monotonic() - started)
+
+
+def _warm_up(settings: Settings) -> None:
+    """Load once what each worker would load for itself after the fork: its start would take longer, its memory be private."""
+    # A password that cannot be read is the workers' to tell: they may be able to when they need it.
+    with contextlib.suppress(RedisUnavailable):
+        Wire(settings.redis, name="", scripts=SCRIPTS).warm_up()
 
 
 def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:

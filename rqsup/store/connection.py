@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +43,7 @@ def connection_options(settings: RedisSettings) -> dict[str, Any]:
         "socket_connect_timeout": settings.connect_timeout,
         "socket_keepalive": True,
         "protocol": 2,
-    }
+    } | _introduction()
     password = read_password(settings)
     if password is not None:
         options["password"] = password
@@ -59,6 +60,19 @@ def connection_options(settings: RedisSettings) -> dict[str, Any]:
             "ssl_keyfile": settings.tls_key_file or None,
         }
     return options
+
+
+@cache
+def _introduction() -> dict[str, Any]:
+    """How redis-py introduces itself: found out once for all connections, and before a fork for all workers.
+
+    It would read and parse its own package's metadata for each connection.
+    """
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:  # redis-py before 7.2, which has no such option
+        return {}
+    return {"driver_info": DriverInfo()}
 
 
 def read_password(settings: RedisSettings) -> str | None:

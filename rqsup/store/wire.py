@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import hiredis
 import redis
 import redis.exceptions
+from redis.connection import parse_url
 
 from rqsup.errors import RedisUnavailable
 from rqsup.settings import RedisSettings
@@ -50,9 +51,7 @@ class Wire:
         """
         self.close()
         try:
-            # A pool makes the right kind of connection for the URL; it never holds this one.
-            pool = redis.ConnectionPool.from_url(self._settings.url, **connection_options(self._settings))
-            self._connection = cast(redis.Connection, pool.make_connection())
+            self._connection = self._make_connection()
             self._connection.connect()
             # redis-py has no public way to its socket; `close` goes through its own method again.
             self._socket = self._connection._sock  # noqa: SLF001
@@ -61,6 +60,19 @@ class Wire:
             raise RedisUnavailable(f"Redis does not answer: {fault}") from fault
         self._reader = hiredis.Reader()
         self._introduce()
+
+    def warm_up(self) -> None:
+        """Load what `connect` will need, without a server: done before a fork, no child does it, nor holds it, alone."""
+        # The connection is dropped unopened: redis-py imports and reads things only when it makes its first one.
+        self._make_connection()
+        for name in self._scripts:
+            script(name)
+
+    def _make_connection(self) -> redis.Connection:
+        # As a pool reads the URL; a pool of its own would cost each worker 150 KB.
+        options = connection_options(self._settings) | dict(parse_url(self._settings.url))
+        kind = options.pop("connection_class", redis.Connection)
+        return cast(redis.Connection, kind(**options))
 
     def close(self) -> None:
         """Close the connection, if there is one."""

@@ -11,7 +11,15 @@ from tests.system.daemon import Daemon
 from tests.waiting import wait_until
 
 #: Terminal libraries, the code of workers and clients of HTTP, and the application: all of it for other processes.
-NOT_LOADED = {"rich", "structlog", "prometheus_client", "http.server", "rqsup.workers.run", "rqsup.workers.loop", "probe"}
+NOT_LOADED = {
+    "rich",
+    "structlog",
+    "prometheus_client",
+    "http.server",
+    "rqsup.workers.run",
+    "rqsup.workers.loop",
+    "probe",
+}
 
 
 @pytest.fixture

@@ -34,6 +34,13 @@ def nap(seconds: float) -> dict[str, object]:
     return {"worker": job.worker, "attempt": job.attempt, "pid": os.getpid()}
 
 
+@task(name="probe.wait_for_file")
+def wait_for_file(gate: str) -> None:
+    """Stay in the job until the file is gone."""
+    while Path(gate).exists():
+        time.sleep(0.02)
+
+
 @task(name="probe.program")
 def program(seconds: float) -> int:
     """Run another program, in this job's process group."""
