@@ -24,7 +24,7 @@ from rqsup.store.server import LocalServer
 
 FEW, MORE = 2, 6
 #: What is compared, pinned: the newest at the time of writing.
-PEERS = ("celery==5.6.3", "rq==2.10.0", "redis==7.4.1", "hiredis==3.4.0")
+PEERS = ("celery==5.7.0", "rq==3.0.0", "redis==8.1.0", "hiredis==3.5.0")
 #: Seconds for a pool to import the application and to have all workers in jobs.
 LIMIT_S = 120.0
 

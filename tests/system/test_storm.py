@@ -10,11 +10,11 @@ from rqsup import Client
 from rqsup.store.server import LocalServer
 from tests.system.storm.storm import Storm
 
-ACTIONS, SEED = 40, 20
+ACTIONS, SEED = 30, 20
 
 
 @pytest.mark.slow
-def test_forty_actions_of_an_operator_break_no_promise(
+def test_thirty_actions_of_an_operator_break_no_promise(
     redis_server: LocalServer, client: Client, namespace: str
 ) -> None:
     lines: list[str] = []

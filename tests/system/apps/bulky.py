@@ -17,7 +17,7 @@ ROWS: list[dict[str, Any]] = [
 @task(name="bulky.hold")
 def hold(gate: str) -> int:
     """Look at some rows, and stay in the job until the file is gone."""
-    found = sum(row["id"] % 7 == 0 for row in ROWS[:1000])
+    found = sum(int(row["id"]) % 7 == 0 for row in ROWS[:1000])
     while Path(gate).exists():
         time.sleep(0.05)
     return found

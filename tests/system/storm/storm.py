@@ -77,7 +77,7 @@ class Storm:
         self._tell = tell
         self._promise = Promise()
         self._lock = threading.Lock()
-        self._latest: Sample | None = None
+        self._latest = Sample(0, 0, 0, "", set())
         self._over = threading.Event()
         self._number = 0
         self._stocked = 0
@@ -129,11 +129,10 @@ class Storm:
 
     def _await_whole(self, what: str) -> None:
         self.operator.finish()
-        self._latest = None
-        deadline = time.monotonic() + HEAL_S
-        while not ((latest := self._latest) and latest.whole):
+        since, deadline = self.outcome.samples, time.monotonic() + HEAL_S
+        while self.outcome.samples == since or not self._latest.whole:
             if time.monotonic() > deadline:
-                self._blame(f"{what}: not whole again after {HEAL_S:g} s: {latest}")
+                self._blame(f"{what}: not whole again after {HEAL_S:g} s: {self._latest}")
                 return
             time.sleep(SAMPLE_S / 2)
 
@@ -171,11 +170,11 @@ class Storm:
                 pid=seen["pid"], target=seen["target"], ready=seen["ready"], state=seen["state"],
                 workers={worker["pid"] for worker in seen["workers"]},
             )  # fmt: skip
-            self.outcome.samples += 1
             self.outcome.longest_turn_s = max(self.outcome.longest_turn_s, seen["longest_turn_s"])
             with self._lock:
                 breach = self._promise.observe(sample)
             self._latest = sample
+            self.outcome.samples += 1
             if breach:
                 self._blame(breach)
 
