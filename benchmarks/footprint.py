@@ -24,7 +24,7 @@ from rqsup.store.server import LocalServer
 
 FEW, MORE = 2, 6
 #: What is compared, pinned: the newest at the time of writing.
-PEERS = ("celery==5.7.0", "rq==3.0.0", "redis==8.1.0", "hiredis==3.5.0")
+PEERS = ("celery==5.7.0", "rq==3.0.0", "redis==8.1.0", "hiredis==3.5.0", "packaging==25.0")
 #: Seconds for a pool to import the application and to have all workers in jobs.
 LIMIT_S = 120.0
 
@@ -85,7 +85,7 @@ def _peers() -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="rqsup-peers-"))
     try:
         subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
-        subprocess.run([str(place / "venv/bin/pip"), "install", "--quiet", *PEERS], check=True)
+        subprocess.run([str(place / "venv/bin/pip"), "install", "--quiet", "--quiet", *PEERS], check=True)
         (place / "peer.py").write_text(PEER_APP)
         yield place
     finally:

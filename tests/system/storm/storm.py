@@ -81,6 +81,8 @@ class Storm:
         self._over = threading.Event()
         self._number = 0
         self._stocked = 0
+        #: Orders that the promise was told of.
+        self._notes = 0
         self.operator = Operator(
             self.daemon, app / "whim.py", before_kill=self._note_kill, before_scale=self._note_scale
         )
@@ -154,14 +156,17 @@ class Storm:
 
     def _note_kill(self, pid: int) -> None:
         with self._lock:
+            self._notes += 1
             self._promise.kill(pid)
 
     def _note_scale(self, target: int) -> None:
         with self._lock:
+            self._notes += 1
             self._promise.scale(target)
 
     def _sample_for_ever(self) -> None:
         while not self._over.wait(SAMPLE_S):
+            notes = self._notes
             try:
                 seen = self.daemon.status()
             except (RqsupError, OSError):
@@ -172,6 +177,8 @@ class Storm:
             )  # fmt: skip
             self.outcome.longest_turn_s = max(self.outcome.longest_turn_s, seen["longest_turn_s"])
             with self._lock:
+                if self._notes != notes:
+                    continue  # taken before an order and looked at after it, it would tell of neither
                 breach = self._promise.observe(sample)
             self._latest = sample
             self.outcome.samples += 1
