@@ -118,6 +118,7 @@ class Operator:
         else:
             # One that runs beside the actions may be hit by them, and then rolls back; this one must succeed.
             self.finish()
+            self._await_answer()
             fault = self._try_reload()
             if fault and BUSY not in fault:
                 self.complaints.append(f"{action}: a good reload was refused: {fault}")
@@ -131,6 +132,7 @@ class Operator:
 
     def _reload_bad(self, action: Action) -> None:
         self.finish()
+        self._await_answer()
         broken = int(action.share * (len(BAD_CODE) + 1))
         good_config = self.daemon.config.read_text()
         if broken < len(BAD_CODE):
