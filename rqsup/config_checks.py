@@ -19,6 +19,7 @@ def cross_check(settings: Settings) -> list[str]:
         *_redis_faults(settings.redis),
         *_worker_faults(settings.workers),
         *_name_faults(settings),
+        *_sandbox_faults(settings),
         *_socket_faults(settings.control.socket),
     ]
 
@@ -79,6 +80,15 @@ def _name_faults(settings: Settings) -> list[str]:
     if settings.producer.task and not NAME.fullmatch(settings.producer.task):
         faults.append(f"producer.task: {settings.producer.task!r} is no task name; use A-Z a-z 0-9 _ . : -")
     return faults
+
+
+def _sandbox_faults(settings: Settings) -> list[str]:
+    return [
+        f"sandbox.{key}: {path!r} must be an absolute path"
+        for key in ("read", "write")
+        for path in getattr(settings.sandbox, key)
+        if not path.startswith("/")
+    ]
 
 
 def _socket_faults(path: str) -> list[str]:

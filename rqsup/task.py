@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 
 from rqsup.envelope import check_name
 from rqsup.job import Level
 from rqsup.retry import Backoff
+
+#: Where a task's jobs run: in the worker; in a process for each job; in such a process with few rights.
+Isolation = Literal["inline", "fork", "sandbox"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +31,8 @@ class Task(Generic[P, R]):
     #: Soft timeout of one attempt in seconds; None = `workers.job_timeout`.
     timeout_s: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
+    #: Where its jobs run (docs/isolation.md).
+    isolation: Isolation = "inline"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, without a queue."""
@@ -54,6 +59,7 @@ def task(
     max_attempts: int = ...,
     timeout: float | None = ...,
     backoff: Backoff | None = ...,
+    isolation: Isolation = ...,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
     function: Callable[..., Any] | None = None,
@@ -65,6 +71,7 @@ def task(
     max_attempts: int = 5,
     timeout: float | None = None,
     backoff: Backoff | None = None,
+    isolation: Isolation = "inline",
 ) -> Any:
     """Declare a function as a task.
 
@@ -75,6 +82,8 @@ def task(
         max_attempts: attempts that may end in an error, 1 or more.
         timeout: soft timeout of one attempt in seconds.
         backoff: delays between attempts.
+        isolation: `inline` runs its jobs in the worker, `fork` each in a process of its own, `sandbox` in
+            one that may not reach files, network or other processes.
 
     Raises:
         InvalidJob: the name or the queue is outside the alphabet.
@@ -90,11 +99,15 @@ def task(
             max_attempts=max_attempts,
             timeout_s=timeout,
             backoff=backoff or Backoff(),
+            isolation=isolation,
         )
         if max_attempts < 1:
             raise ValueError(f"task {declared.name!r}: max_attempts must be 1 or more, not {max_attempts}")
         if timeout is not None and timeout <= 0:
             raise ValueError(f"task {declared.name!r}: timeout must be more than 0 s, not {timeout}")
+        if isolation not in get_args(Isolation):
+            known = ", ".join(get_args(Isolation))
+            raise ValueError(f"task {declared.name!r}: unknown isolation {isolation!r}; choose one of {known}")
         _register(declared)
         return declared
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from dataclasses import dataclass, field
 
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN, Assignment
+from rqsup.workers.endings import describe_exit, describe_signal
 from rqsup.workers.slot import CurrentJob, Order, Slot, WorkerState
 
 
@@ -97,20 +97,6 @@ class Death:
     seen_at: float
 
 
-#: What a signal means when nobody of ours sent it.
-SIGNAL_WORDS = {
-    signal.SIGKILL: "killed by SIGKILL, not by rqsup: an operator, or the kernel because memory ran out",
-    signal.SIGSEGV: "segmentation fault (SIGSEGV) in C code",
-    signal.SIGABRT: "aborted (SIGABRT): C code or the interpreter found itself corrupt",
-    signal.SIGBUS: "bus error (SIGBUS) in C code, or a mapped file was cut",
-    signal.SIGFPE: "arithmetic error (SIGFPE) in C code",
-    signal.SIGILL: "illegal instruction (SIGILL) in C code",
-    signal.SIGXCPU: "CPU time limit (SIGXCPU)",
-    signal.SIGXFSZ: "file size limit (SIGXFSZ)",
-    signal.SIGSYS: "forbidden system call (SIGSYS)",
-}
-
-
 def judge(child: Child, ended: os.waitid_result, seen_at: float) -> Death:
     """What a worker's death meant, in words, and whether its job is to blame."""
     job = child.slot.current_job()
@@ -136,15 +122,11 @@ def _in_words(verdict: Verdict | None, ended: os.waitid_result, job: CurrentJob 
         return f"{verdict.reason}; killed by its master"
     if ended.si_code == os.CLD_EXITED:
         if job is not None:
-            return f"the process exited with status {ended.si_status} in the middle of the job (os._exit or the like)"
+            return describe_exit(ended.si_status)
         if ended.si_status == EXIT_BROKEN:
             return "the worker's own code failed; its log has the traceback"
         return f"exited with status {ended.si_status}"
-    if ended.si_status not in set(signal.Signals):
-        # Real-time signals have no names but the first and the last.
-        return f"killed by signal {ended.si_status}, not by rqsup"
-    number = signal.Signals(ended.si_status)
-    return SIGNAL_WORDS.get(number, f"killed by {number.name}, not by rqsup")
+    return describe_signal(ended.si_status)
 
 
 def overdue_verdict(overdue: Overdue, child: Child, now: float) -> Verdict:

@@ -191,6 +191,10 @@ class Pool:
         # While the zombie holds the pid, the group of that number is the worker's: end what its job left in it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
+        if child.slot.job_group > 1:
+            # An isolated job has died with its worker; what it started is in a group of its own.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.slot.job_group, signal.SIGKILL)
         os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
         death = judge(child, ended, seen_at)
         loop = asyncio.get_running_loop()

@@ -21,7 +21,8 @@ class Alarm:
     """Watches one job at a time."""
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        self.number = number
+        self._who = f"worker {number}"
         self._armed = False
         self._timeout_s = 0.0
         self._postponed_s = 0.0
@@ -56,10 +57,14 @@ class Alarm:
         self._armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
+    def become(self, who: str) -> None:
+        """Speak for another process from now on: one that was forked for a job."""
+        self._who, self._state = who, ""
+
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
         if state != self._state:
-            set_title(f"worker {self._number} [{state}]")
+            set_title(f"{self._who} [{state}]")
             self._state = state
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Any
 
-from rqsup.errors import RedisUnavailable
+from rqsup.errors import ForkRefused, RedisUnavailable
 from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.keys import Keys, lanes
@@ -64,6 +64,8 @@ class Loop:
         self._sent: deque[list[Settlement]] = deque()
         #: A wait ended without a job: one may have been handed over at that very moment.
         self._waited = False
+        #: This process is no good for further jobs: it leaves, and its master starts another.
+        self._spoiled = False
 
     def run(self) -> None:
         """Work until the master orders to leave.
@@ -89,7 +91,7 @@ class Loop:
         self._enter(WorkerState.LEAVING)
 
     def _leaving(self) -> bool:
-        return bool(self._slot.order == Order.LEAVE)
+        return self._spoiled or bool(self._slot.order == Order.LEAVE)
 
     def _reconnect(self, pause_s: float) -> None:
         """Wait, connect, and take up what was left."""
@@ -133,7 +135,13 @@ class Loop:
 
     def _run_one(self, job: Claimed) -> None:
         self._slot.turned = started = time.monotonic()
-        self._unsent.append(self._runner.run(job, self._leaving))
+        try:
+            self._unsent.append(self._runner.run(job, self._leaving))
+        except ForkRefused as fault:
+            # The job goes back uncharged, with all that lies here, when the master sees this process end.
+            self._log.warning("worker leaves, to be replaced", job_id=job.id, reason=str(fault))
+            self._spoiled = True
+            return
         self._prefetch.learn(time.monotonic() - started)
         if self._held:
             # Sent before the next job starts, so a crash there repeats nothing; its answer is read later.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
+import functools
 import inspect
 import os
 import random
@@ -18,12 +20,15 @@ import msgspec
 from rqsup import context
 from rqsup.context import JobContext
 from rqsup.envelope import NAME, Envelope, decode
-from rqsup.errors import EnvelopeError, JobTimeout
+from rqsup.errors import EnvelopeError, ForkRefused, JobTimeout, SandboxIncomplete
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
-from rqsup.workers.slot import Slot
+from rqsup.workers.isolation.apart import Apart, Attempt, Belongings, read_report
+from rqsup.workers.isolation.fork import Ending
+from rqsup.workers.slot import Order, Slot
+from rqsup.workers.threads import other_threads
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
 TRACEBACK_CHARS = 16_000
@@ -31,6 +36,8 @@ TRACEBACK_CHARS = 16_000
 MESSAGE_CHARS = 2_000
 #: Seconds that the event loop has to cancel a coroutine at its timeout, before the alarm ends it from outside.
 LOOP_LATE_S = 0.25
+#: Seconds after which the master kills a worker that did not end an isolated job at its deadline.
+APART_S = 2.0
 #: Longest delay of a retry, seconds: about 3 years.
 LONGEST_DELAY_S = 1e8
 
@@ -53,16 +60,24 @@ class Runner:
     returned. The first stage that fails decides how the attempt ends.
     """
 
-    def __init__(self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any) -> None:
+    def __init__(
+        self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any, belongings: Belongings | None = None
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._place = place
         self._slot = slot
         self._alarm = alarm
         self._log = log
         self._loop: asyncio.Runner | None = None
+        self._isolation = Apart(settings, slot, alarm, belongings or Belongings())
+        self._jobs_apart = 0
 
     def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement:
-        """Run one job and say how it ended. Never raises."""
+        """Run one job and say how it ended. Whatever the job does, nothing is raised but this:
+
+        Raises:
+            ForkRefused: the job needs a process of its own, and an earlier one left threads in this worker.
+        """
         try:
             envelope = decode(job.envelope)
         except EnvelopeError as fault:
@@ -76,14 +91,82 @@ class Runner:
             return self._bury(
                 job, envelope, "UnknownTask", f"no task {envelope.task!r} in this application; known: {known}"
             )
+        if task.isolation != "inline":
+            return self._apart(job, envelope, task)
+        return self._attempt(job, envelope, task, stopping)
+
+    def _attempt(
+        self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
+    ) -> Settlement:
+        """Run the job in this process."""
         try:
             result = self._call(job, envelope, task, stopping)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)
 
+    def _apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any]) -> Settlement:
+        """Run the job in a process of its own, and take over what that process says, or how it died."""
+        try:
+            self._refuse_threads()
+        except ForkRefused as fault:
+            if self._slot.jobs_ended() > self._jobs_apart:
+                # A job is to blame, and not this one.
+                raise
+            return self._failed(job, envelope, task, fault)
+        self._jobs_apart += 1
+        timeout_s, grace_s = self._timeout_s(envelope, task), self._settings.workers.kill_grace
+        started = time.monotonic()
+        soft = started + timeout_s
+        # The worker kills the process itself; the master comes after it, for a worker that does not.
+        self._slot.begin(
+            job.id.encode(), task.name.encode(), started=started, soft_deadline=soft,
+            hard_deadline=soft + grace_s + APART_S,
+        )  # fmt: skip
+        self._alarm.show("busy")
+        work = functools.partial(self._attempt_apart, job, envelope, task)
+        try:
+            ending = self._isolation.run(
+                Attempt(task.isolation, task.name, job.id, started, soft, soft + grace_s, work)
+            )
+        except (OSError, SandboxIncomplete) as fault:
+            return self._failed(job, envelope, task, fault)
+        finally:
+            self._slot.end()
+        report = read_report(ending.answer) if ending.answer is not None else None
+        if report is None:
+            return self._crashed(job, envelope, ending)
+        counter = {"succeed": "succeeded", "retry": "retried", "bury": "buried"}[report.outcome]
+        setattr(self._slot, counter, getattr(self._slot, counter) + 1)
+        return Settlement(job.id, job.token, report.outcome, bytes(report.payload), report.number)
+
+    def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any], slot: Slot) -> Settlement:
+        """Run the job in this process, which was forked for it."""
+        self._place = dataclasses.replace(self._place, pid=os.getpid())
+        self._slot = slot
+        # The worker's event loop stays untouched: its epoll is the worker's own, and closing it would be felt there.
+        self._loop, self._workers_loop = None, self._loop
+        random.seed()
+        return self._attempt(job, envelope, task, lambda: bool(slot.order == Order.LEAVE))
+
+    def _refuse_threads(self) -> None:
+        """Check that this worker can be forked.
+
+        Raises:
+            ForkRefused: a job left threads behind.
+        """
+        names = other_threads()
+        if names:
+            raise ForkRefused(
+                f"a job left {len(names)} thread(s) in its worker ({', '.join(names)}), which makes a fork unsafe: "
+                "end threads in the job that started them, or isolate that one"
+            )
+
+    def _timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
+        return envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
+
     def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]) -> Any:
-        timeout_s = envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
+        timeout_s = self._timeout_s(envelope, task)
         token = context.enter(self._context(job, envelope, stopping))
         started = time.monotonic()
         soft = started + timeout_s
@@ -191,6 +274,16 @@ class Runner:
         task = envelope.task if envelope else None
         self._log.warning("job buried", job_id=job.id, task=task, error=name, message=message)
         return Settlement(job.id, job.token, "bury", self._error(job, name, message, stack), 0)
+
+    def _crashed(self, job: Claimed, envelope: Envelope, ending: Ending) -> Settlement:
+        cause = ending.cause or "its process gave an answer that is none"
+        self._slot.crashed += 1
+        self._log.warning("job crashed", job_id=job.id, task=envelope.task, cause=cause, pid=ending.pid)
+        payload = msgspec.json.encode({
+            "message": cause, "worker": self._place.worker, "host": self._place.host, "pid": ending.pid,
+            "at_ms": int(time.time() * 1000),
+        })  # fmt: skip
+        return Settlement(job.id, job.token, "crash", payload, self._settings.workers.crash_limit)
 
     def _error(self, job: Claimed, name: str, message: str, stack: str) -> bytes:
         place = self._place

@@ -8,26 +8,50 @@
 --   outcome 'succeed' payload = result JSON,  number = time the record is kept, ms; 0 = delete it
 --   outcome 'retry'   payload = error JSON,   number = delay until the next attempt, ms
 --   outcome 'bury'    payload = error JSON,   number = unused
+--   outcome 'crash'   payload = cause JSON,   number = crashes after which it is dead; the job's own
+--                     process died while its worker lives on: else as `recover` with this job charged
 -- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
 --         before) | 'stale' (the job was taken away meanwhile, or its record is
 --         not kept: nothing changed) | 'fault: …' (its new place
 --         has a wrong type: nothing changed); jobs and faults as in claim.
 -- Atomic: a job that left `processing` without arriving elsewhere would be lost.
--- Uses: names clock tally announce unreadable begin
+-- Uses: names clock tally announce unreadable deliver begin
 -- Flags: allow-oom (a full server must still drain)
 local worker, count, lane_count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = processing_key(worker)
 local now = now_ms()
 local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead'}
 
+-- Charges a crash: dead at the limit, else ready again at the consuming end.
+local function crash(id, key, job, cause, limit)
+  local crashes = (tonumber(job[6]) or 0) + 1
+  if crashes >= limit then
+    local added = redis.pcall('ZADD', dead_key, now, id)
+    if type(added) == 'table' then return added end
+    redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'crashes', crashes, 'crash', cause,
+      'reason', 'crash limit: its process died ' .. crashes .. ' times while running it')
+    tally('dead')
+  else
+    local fault = deliver(id, job[5], job[7], true)
+    if fault then return fault end
+    redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
+  end
+  tally('crashed')
+  return nil
+end
+
 local function settle(id, token, outcome, payload, number)
   local key = job_key(id)
-  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'queue')
+  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'queue',
+    'crashes', 'level', 'crash')
   if job.err or job[3] ~= token or job[2] ~= worker then
     tally('stale')
     return 'stale'
   end
-  if job[1] ~= 'active' then return job[1] == ended[outcome] and 'repeated' or 'stale' end
+  if job[1] ~= 'active' then
+    if outcome == 'crash' then return job[8] == payload and 'repeated' or 'stale' end
+    return job[1] == ended[outcome] and 'repeated' or 'stale'
+  end
   if outcome == 'succeed' then
     if number > 0 then
       redis.call('HSET', key, 'state', 'succeeded', 'result', payload, 'finished_at', now)
@@ -44,6 +68,9 @@ local function settle(id, token, outcome, payload, number)
       'errors', (tonumber(job[4]) or 0) + 1)
     announce(id, due)
     tally('retried')
+  elseif outcome == 'crash' then
+    local fault = crash(id, key, job, payload, number)
+    if fault then return 'fault: ' .. fault.err end
   else
     local added = redis.pcall('ZADD', dead_key, now, id)
     if type(added) == 'table' then return 'fault: ' .. added.err end

@@ -1,0 +1,26 @@
+"""Which threads a process has: with more than one, a fork could copy a lock that nobody will release."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+
+def other_threads() -> list[str]:
+    """Names of all threads of this process but the first, sorted; C code's own threads too."""
+    own = str(os.getpid())
+    tasks = [name for name in os.listdir("/proc/self/task") if name != own]  # noqa: PTH208 - before each fork of a job
+    if not tasks:
+        return []
+    # Python's own threads have a better name than the kernel's, which is the program's for all of them.
+    python = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+    return sorted(python.get(task) or _kernel_name(task) for task in tasks)
+
+
+def _kernel_name(task: str) -> str:
+    try:
+        return Path(f"/proc/self/task/{task}/comm").read_text().strip()
+    except OSError:
+        # It ended meanwhile; it was there, and its name is all that is lost.
+        return f"thread {task}"
