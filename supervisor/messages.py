@@ -24,8 +24,6 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
 
     tasks: list[str]
     seconds: float
-    #: Protections of the sandbox that this machine lacks, and why; empty as well when no task asks for them.
-    missing: dict[str, str] = {}
 
 
 class PrepareFailed(msgspec.Struct, frozen=True, tag=True):

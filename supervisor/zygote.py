@@ -84,29 +84,28 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
         reason = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
         return PrepareFailed(reason[-REASON_CHARS:])
     try:
-        missing = _try_sandbox(settings)
+        _try_sandbox(settings)
     except (SandboxIncomplete, OSError) as fault:
         return PrepareFailed(str(fault)[-REASON_CHARS:])
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
-    return Prepared(task_names(), time.monotonic() - started, missing)
+    return Prepared(task_names(), time.monotonic() - started)
 
 
-def _try_sandbox(settings: Settings) -> dict[str, str]:
-    """The sandbox's protections that this machine lacks, and why; none if no task asks for it.
+def _try_sandbox(settings: Settings) -> None:
+    """If a task asks for the sandbox, look which of its protections this machine lacks, and tell.
 
     Raises:
         SandboxIncomplete: one of them is demanded.
     """
     if not any(task.isolation == "sandbox" for task in map(find_task, task_names()) if task):
-        return {}
+        return
     sandbox = Sandbox(settings.sandbox)
     sandbox.check()
     for wall, why in sandbox.missing.items():
         logs.get_logger("zygote").warning("sandbox: a protection is missing on this machine", protection=wall, why=why)
-    return sandbox.missing
 
 
 def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:

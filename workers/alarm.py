@@ -58,8 +58,8 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def become(self, who: str) -> None:
-        """Speak for another process from now on: one that was forked for a job."""
-        self._who, self._state = who, ""
+        """Speak for another process from now on: one that was forked for a job. Short ones keep the old title."""
+        self._who, self._state = who, "busy"
 
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""

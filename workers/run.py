@@ -93,14 +93,12 @@ class Runner:
             )
         if task.isolation != "inline":
             return self._apart(job, envelope, task)
-        return self._attempt(job, envelope, task, stopping)
+        return self._attempt(job, envelope, task, self._context(job, envelope, stopping, self._slot))
 
-    def _attempt(
-        self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
-    ) -> Settlement:
+    def _attempt(self, job: Claimed, envelope: Envelope, task: Task[..., Any], running: JobContext) -> Settlement:
         """Run the job in this process."""
         try:
-            result = self._call(job, envelope, task, stopping)
+            result = self._call(job, envelope, task, running)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)
@@ -124,7 +122,10 @@ class Runner:
             hard_deadline=soft + grace_s + APART_S,
         )  # fmt: skip
         self._alarm.show("busy")
-        work = functools.partial(self._attempt_apart, job, envelope, task)
+        mirror = self._isolation.mirror
+        # Made here: in the new process, each page that is touched first costs a copy.
+        running = self._context(job, envelope, lambda: bool(mirror.order == Order.LEAVE), mirror)
+        work = functools.partial(self._attempt_apart, job, envelope, task, running)
         try:
             ending = self._isolation.run(
                 Attempt(task.isolation, task.name, job.id, started, soft, soft + grace_s, work)
@@ -140,14 +141,14 @@ class Runner:
         setattr(self._slot, counter, getattr(self._slot, counter) + 1)
         return Settlement(job.id, job.token, report.outcome, bytes(report.payload), report.number)
 
-    def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any], slot: Slot) -> Settlement:
+    def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any], running: JobContext) -> Settlement:
         """Run the job in this process, which was forked for it."""
         self._place = dataclasses.replace(self._place, pid=os.getpid())
-        self._slot = slot
+        self._slot = self._isolation.mirror
         # The worker's event loop stays untouched: its epoll is the worker's own, and closing it would be felt there.
         self._loop, self._workers_loop = None, self._loop
         random.seed()
-        return self._attempt(job, envelope, task, lambda: bool(slot.order == Order.LEAVE))
+        return self._attempt(job, envelope, task, running)
 
     def _refuse_threads(self) -> None:
         """Check that this worker can be forked.
@@ -165,9 +166,9 @@ class Runner:
     def _timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
         return envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
 
-    def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]) -> Any:
+    def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], running: JobContext) -> Any:
         timeout_s = self._timeout_s(envelope, task)
-        token = context.enter(self._context(job, envelope, stopping))
+        token = context.enter(running)
         started = time.monotonic()
         soft = started + timeout_s
         self._slot.begin(
@@ -224,8 +225,7 @@ class Runner:
         finally:
             patience.cancel()
 
-    def _context(self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool]) -> JobContext:
-        slot = self._slot
+    def _context(self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool], slot: Slot) -> JobContext:
         return JobContext(
             id=job.id,
             task=envelope.task,

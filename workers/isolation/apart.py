@@ -51,8 +51,8 @@ class Attempt:
     started: float
     soft_deadline: float
     hard_deadline: float
-    #: Runs the job in its process, with that process's own copy of the slot.
-    work: Callable[[Slot], Settlement]
+    #: Runs the job in its process.
+    work: Callable[[], Settlement]
 
 
 class Apart:
@@ -64,7 +64,7 @@ class Apart:
         self._alarm = alarm
         self._belongings = belongings
         #: What a job's process sees of the slot: its stores reach nobody but itself.
-        self._mirror = slot_at(mmap(-1, STRIDE), 0)
+        self.mirror = slot_at(mmap(-1, STRIDE), 0)
         self._sandbox: Sandbox | None = None
 
     def run(self, attempt: Attempt) -> Ending:
@@ -90,7 +90,7 @@ class Apart:
         def work(pipe: int) -> bytes:
             prepare(pipe)
             self._alarm.become(f"job of worker {self._alarm.number}")
-            ended = attempt.work(self._mirror)
+            ended = attempt.work()
             return msgspec.json.encode(Report(ended.outcome, msgspec.Raw(ended.payload), ended.number))  # type: ignore[arg-type]
 
         allowed, grace = attempt.soft_deadline - attempt.started, self._settings.workers.kill_grace
@@ -111,8 +111,8 @@ class Apart:
         self._slot.job_group = pid
 
     def _reflect(self) -> None:
-        self._mirror.order = self._slot.order
-        self._mirror.lease_until = self._slot.lease_until
+        self.mirror.order = self._slot.order
+        self.mirror.lease_until = self._slot.lease_until
 
     def _leave_worker(self, _pipe: int) -> None:
         for connection in self._belongings.connections:

@@ -7,6 +7,7 @@ length, then bytes that the caller must not trust. Afterwards the process group 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -99,6 +100,8 @@ def _be_child(work: Callable[[int], bytes], pipe: int, parent: int) -> NoReturn:
     try:
         os.setpgid(0, 0)
         die_with_parent(parent)
+        # What was there before is not looked through for garbage here: that would copy the worker's whole heap.
+        gc.freeze()
         answer = work(pipe)
         # Before the answer: after it, the parent waits no longer than it must.
         flush_streams()
@@ -193,6 +196,11 @@ def _end_escaped(before: set[int]) -> None:
 
 
 def _children() -> set[int]:
+    try:
+        # Nearly always there are none, and this call tells it without a file to read.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123 - before and after each job
             return set(map(int, file.read().split()))
