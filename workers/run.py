@@ -28,7 +28,7 @@ from rqsup.workers.alarm import Alarm
 from rqsup.workers.isolation.apart import Apart, Attempt, Belongings, read_report
 from rqsup.workers.isolation.fork import Ending
 from rqsup.workers.slot import Order, Slot
-from rqsup.workers.threads import other_threads
+from rqsup.workers.threads import refuse_threads
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
 TRACEBACK_CHARS = 16_000
@@ -106,7 +106,7 @@ class Runner:
     def _apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any]) -> Settlement:
         """Run the job in a process of its own, and take over what that process says, or how it died."""
         try:
-            self._refuse_threads()
+            refuse_threads()
         except ForkRefused as fault:
             if self._slot.jobs_ended() > self._jobs_apart:
                 # A job is to blame, and not this one.
@@ -139,7 +139,10 @@ class Runner:
             return self._crashed(job, envelope, ending)
         counter = {"succeed": "succeeded", "retry": "retried", "bury": "buried"}[report.outcome]
         setattr(self._slot, counter, getattr(self._slot, counter) + 1)
-        return Settlement(job.id, job.token, report.outcome, bytes(report.payload), report.number)
+        kept_ms = round(self._settings.workers.result_ttl * 1000)
+        # Not the process's own word: a forged time could be one that Redis refuses, again and again.
+        number = kept_ms if report.outcome == "succeed" else report.number
+        return Settlement(job.id, job.token, report.outcome, bytes(report.payload), number)
 
     def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any], running: JobContext) -> Settlement:
         """Run the job in this process, which was forked for it."""
@@ -149,19 +152,6 @@ class Runner:
         self._loop, self._workers_loop = None, self._loop
         random.seed()
         return self._attempt(job, envelope, task, running)
-
-    def _refuse_threads(self) -> None:
-        """Check that this worker can be forked.
-
-        Raises:
-            ForkRefused: a job left threads behind.
-        """
-        names = other_threads()
-        if names:
-            raise ForkRefused(
-                f"a job left {len(names)} thread(s) in its worker ({', '.join(names)}), which makes a fork unsafe: "
-                "end threads in the job that started them, or isolate that one"
-            )
 
     def _timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
         return envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout

@@ -33,7 +33,7 @@ APART = pytest.mark.parametrize("level", ["fork", "sandbox"])
 def documented() -> dict[tuple[str, str], str]:
     """The table of the page, by handler and level."""
     rows = re.findall(
-        r"^\| `(\w+)`[^|]*\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs/isolation.md").read_text(), re.M
+        r"^\| `(\w+)`[^|]*\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs/isolation.md").read_text(), re.MULTILINE
     )
     return {(row[0], level): cell for row in rows for level, cell in zip(LEVELS, row[1:], strict=True)}
 

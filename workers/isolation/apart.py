@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -20,14 +20,19 @@ from rqsup.workers.isolation.sandbox import Sandbox, with_folder
 from rqsup.workers.slot import STRIDE, Slot, slot_at
 from rqsup.workers.title import describe_job
 
+Outcome = Literal["succeed", "retry", "bury"]
+
 #: Most bytes of an error's record beyond `limits.result_bytes`: message and traceback, with all characters escaped.
 ERROR_BYTES = 1 << 17
+
+#: Longest delay of a retry, milliseconds: about 3 years.
+LONGEST_MS = 10**11
 
 
 class Report(msgspec.Struct, frozen=True):
     """What a job's process answers. It may be forged: it can only say how this very job ended."""
 
-    outcome: Literal["succeed", "retry", "bury"]
+    outcome: Outcome
     payload: msgspec.Raw
     number: int
 
@@ -91,7 +96,7 @@ class Apart:
             prepare(pipe)
             self._alarm.become(f"job of worker {self._alarm.number}")
             ended = attempt.work()
-            return msgspec.json.encode(Report(ended.outcome, msgspec.Raw(ended.payload), ended.number))  # type: ignore[arg-type]
+            return msgspec.json.encode(Report(cast(Outcome, ended.outcome), msgspec.Raw(ended.payload), ended.number))
 
         allowed, grace = attempt.soft_deadline - attempt.started, self._settings.workers.kill_grace
 
@@ -125,7 +130,7 @@ def read_report(answer: bytes) -> Report | None:
     try:
         report = msgspec.json.decode(answer, type=Report)
         if report.outcome != "succeed":
-            msgspec.json.decode(report.payload, type=dict[str, Any])
-        return report if report.number >= 0 else None
+            msgspec.json.decode(report.payload, type=dict[str, str | int])
+        return report if 0 <= report.number <= LONGEST_MS else None
     except (msgspec.DecodeError, RecursionError):
         return None

@@ -39,8 +39,7 @@ def exit_hard() -> NoReturn:
 
 def hog_memory() -> None:
     """Take 600 MiB, and keep them."""
-    for _ in range(60):
-        KEPT.append(b"x" * (10 << 20))
+    KEPT.extend(b"x" * (10 << 20) for _ in range(60))
 
 
 def hog_interpreter() -> None:
@@ -165,7 +164,8 @@ PLAIN: tuple[Callable[..., Any], ...] = (
 )  # fmt: skip
 for level in get_args(Isolation):
     for plain in PLAIN:
-        task(name=f"{level}.{plain.__name__}", isolation=level, max_attempts=2, backoff=AT_ONCE)(plain)
+        declare: Any = task(name=f"{level}.{plain.__name__}", isolation=level, max_attempts=2, backoff=AT_ONCE)
+        declare(plain)
     task(name=f"{level}.loop_for_ever", isolation=level, max_attempts=1, timeout=0.2)(loop_for_ever)
 
 
@@ -202,13 +202,13 @@ def try_all(outside: str) -> dict[str, Any]:
         "chmod": attempt(lambda: Path(__file__).chmod(0o644)),
         "read the environment of the worker": attempt(lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes()),
         "run a program": attempt(lambda: subprocess.run(["true"], check=True)),
-        "become a program": attempt(lambda: os.execv(sys.executable, [sys.executable, "-V"])),
+        "become a program": attempt(lambda: os.execv(sys.executable, [sys.executable, "-V"])),  # noqa: S606 - it must fail
         "signal the worker": send_signal(os.getppid()),
         "limit the worker": attempt(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, 3))),
         "unix socket": attempt(lambda: socket.socket(socket.AF_UNIX)),
         "network": sorted(line.split(":")[0].strip() for line in Path("/proc/self/net/dev").read_text().splitlines()[2:]),
         "capabilities": next(line.split()[1] for line in status() if line.startswith("CapEff")),
-        "descriptors": len(os.listdir("/proc/self/fd")) - 1,
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())) - 1,
         "large file": attempt(lambda: own.write_bytes(b"x" * (2 << 20))),
         "own file": attempt(lambda: own.write_text("mine")),
         "read a module": attempt(lambda: Path(__file__).read_text()),
