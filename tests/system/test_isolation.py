@@ -244,7 +244,7 @@ def test_an_application_is_refused_where_a_demanded_protection_is_missing(start:
     assert "sandbox: a protection is missing on this machine" in lenient.log_text()
 
 
-def test_a_fork_costs_less_than_three_milliseconds(start: Start, client: Client) -> None:
+def test_a_hundred_forked_jobs_wait_for_nothing(start: Start, client: Client) -> None:
     start(app=["hostile"], workers={"count": 1})
     client.enqueue("fork.nothing").result(10)
 
@@ -252,5 +252,5 @@ def test_a_fork_costs_less_than_three_milliseconds(start: Start, client: Client)
     jobs = [client.enqueue("fork.nothing") for _ in range(100)]
     jobs[-1].result(30)
 
-    # The machine may be busy with other tests: the benchmark measures, this only sees that nothing waits in vain.
+    # 30 ms a job is no promise: the benchmark measures, this only sees that no job waits in vain.
     assert time.monotonic() - started < 100 * 0.03
