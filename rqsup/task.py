@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 
 from rqsup.envelope import check_name
 from rqsup.job import Level
+from rqsup.limits import Limits, parse_limits
 from rqsup.retry import Backoff
 
 #: Where a task's jobs run: in the worker; in a process for each job; in such a process with few rights.
@@ -33,6 +34,8 @@ class Task(Generic[P, R]):
     backoff: Backoff = field(default_factory=Backoff)
     #: Where its jobs run (docs/isolation.md).
     isolation: Isolation = "inline"
+    #: Resources that one run may take; None = no limits but the worker's.
+    limits: Limits | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, without a queue."""
@@ -60,6 +63,7 @@ def task(
     timeout: float | None = ...,
     backoff: Backoff | None = ...,
     isolation: Isolation = ...,
+    limits: Mapping[str, int] | None = ...,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
     function: Callable[..., Any] | None = None,
@@ -72,6 +76,7 @@ def task(
     timeout: float | None = None,
     backoff: Backoff | None = None,
     isolation: Isolation = "inline",
+    limits: Mapping[str, int] | None = None,
 ) -> Any:
     """Declare a function as a task.
 
@@ -84,6 +89,7 @@ def task(
         backoff: delays between attempts.
         isolation: `inline` runs its jobs in the worker, `fork` each in a process of its own, `sandbox` in
             one that may not reach files, network or other processes.
+        limits: resources of one run, enforced by the kernel: `data`, `fsize` (bytes), `cpu` (seconds), `nofile`.
 
     Raises:
         InvalidJob: the name or the queue is outside the alphabet.
@@ -100,6 +106,7 @@ def task(
             timeout_s=timeout,
             backoff=backoff or Backoff(),
             isolation=isolation,
+            limits=_parse_limits(limits, name or function.__qualname__) if limits else None,
         )
         if max_attempts < 1:
             raise ValueError(f"task {declared.name!r}: max_attempts must be 1 or more, not {max_attempts}")
@@ -112,6 +119,13 @@ def task(
         return declared
 
     return declare if function is None else declare(function)
+
+
+def _parse_limits(limits: Mapping[str, int], name: str) -> Limits:
+    try:
+        return parse_limits(limits)
+    except ValueError as fault:
+        raise ValueError(f"task {name!r}: {fault}") from None
 
 
 def _register(declared: Task[..., Any]) -> None:

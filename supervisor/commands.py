@@ -19,6 +19,7 @@ from rqsup.store.keys import Keys
 from rqsup.supervisor.picture import MemoryMeter, count_busy, count_ready, view_worker
 from rqsup.supervisor.ports import metrics
 from rqsup.supervisor.snapshot import VERSION, Snapshot
+from rqsup.supervisor.stacks import take_stacks
 
 if TYPE_CHECKING:
     from rqsup.supervisor.master import Master
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 #: Seconds between two lines about a stop that takes its time.
 STOP_REPORT_S = 5.0
 #: Counters that exist from the start, so that a metric shows 0 and not nothing.
-COUNTERS = ("crashed", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped")
+COUNTERS = (
+    "crashed", "returned", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped", "recycled", "memory_kills",
+)  # fmt: skip
 
 
 class Commands:
@@ -47,21 +50,25 @@ class Commands:
             CommandRefused: there is no such command, or its arguments are wrong.
             RqsupError: the command failed.
         """
+        answer: dict[str, Any] = {}
         match command:
             case "ping":
-                return {"pid": os.getpid()}
+                answer = {"pid": os.getpid()}
             case "status":
-                return dict(msgspec.to_builtins(self.snapshot()))
+                answer = dict(msgspec.to_builtins(self.snapshot()))
             case "reload":
-                return await self._reload(arguments, tell)
+                answer = await self._reload(arguments, tell)
             case "stop":
-                return await self._stop(arguments, tell)
+                answer = await self._stop(arguments, tell)
             case "quiet" | "resume":
                 self._master.set_quiet(command == "quiet")
-                return {}
             case "scale":
-                return self._scale(arguments)
-        raise CommandRefused(f"unknown command {command!r}")
+                answer = self._scale(arguments)
+            case "stacks":
+                answer = {"workers": await take_stacks(self._master.pool, arguments.get("pid"))}
+            case _:
+                raise CommandRefused(f"unknown command {command!r}")
+        return answer
 
     async def reload_quietly(self) -> None:
         """Reload on a signal: nobody waits for the answer, the log has it."""
@@ -99,6 +106,9 @@ class Commands:
             counters=totals | {"strangers": master.pool.strangers},
             workers=[view_worker(child, self._meter) for child in children],
             recoveries=list(master.registry.recoveries),
+            configured=master.settings.workers.count,
+            target_by=master.staffing.source,
+            shedding=master.shedder.reason,
         )
 
     def status_line(self) -> str:
@@ -107,9 +117,12 @@ class Commands:
         children = master.pool.children.values()
         counts = f"{count_ready(children)}/{master.target} ready, {count_busy(children)} busy"
         extra = [] if master.store.ok else ["Redis away"]
+        extra += [reason[:200] for reason in (master.rollout.restart.reason, master.shedder.reason) if reason]
         if master.rollout.last_reload.startswith("failed"):
             extra.append(f"last reload {master.rollout.last_reload}"[:200])
         state = self._state()
+        if master.farewell.begun:
+            extra.append(f"{master.farewell.left_s:.0f} s left to finish")
         head = counts if state == "running" else f"{state}, {counts}"
         return ", ".join([head, f"gen {master.rollout.wanted}", *extra])
 
@@ -125,9 +138,13 @@ class Commands:
             return False, f"Redis does not answer: {master.store.fault}"
         if master.quiet or self._state() in {"starting", "stopping"}:
             return False, f"not taking jobs: {'quiet' if master.quiet else self._state()}"
+        if master.shedder.reason:
+            return False, f"not taking jobs: {master.shedder.reason}"
+        reason = master.rollout.restart.reason
+        degraded = f"; degraded: {reason}" if reason else ""
         if ready * 2 < target:
-            return False, f"only {ready} of {target} workers are ready"
-        return True, f"ok: {ready} of {target} workers are ready"
+            return False, f"only {ready} of {target} workers are ready{degraded}"
+        return True, f"ok: {ready} of {target} workers are ready{degraded}"
 
     def metrics(self) -> bytes:
         """The page /metrics. Depths are those read after the scrape before: a scrape never waits for Redis."""
@@ -174,6 +191,9 @@ class Commands:
         return {"drained": not master.farewell.late}
 
     def _scale(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments.get("reset"):
+            self._master.scale(None)
+            return {"target": self._master.target}
         workers = arguments.get("workers")
         if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
             raise CommandRefused(f"workers must be a number from 1 to {MAX_WORKERS}, not {workers!r}")
@@ -188,4 +208,6 @@ class Commands:
             return "degraded"
         if master.rollout.reloading:
             return "reloading"
-        return "quiet" if master.quiet else "running"
+        if master.quiet:
+            return "quiet"
+        return "shedding" if master.shedder.reason else "running"

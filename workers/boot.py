@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
 import gc
+import importlib
 import os
 import random
 import signal
@@ -18,6 +18,7 @@ import msgspec
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store.wire import Wire
+from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
 from rqsup.workers.isolation.apart import Belongings
@@ -25,13 +26,13 @@ from rqsup.workers.isolation.fork import flush_streams
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
 from rqsup.workers.run import Place, Runner
-from rqsup.workers.slot import WorkerState, slot_at
+from rqsup.workers.slot import Order, WorkerState, slot_at
 
 #: Signals that an operator or an init program may send to a whole process group. A worker obeys only
 #: its master's channel, else a `kill -TERM 0` would end jobs that the master still has time for.
 IGNORED = (
-    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
-    signal.SIGTTOU, signal.SIGTSTP, signal.SIGWINCH,
+    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGTSTP, signal.SIGWINCH,
 )  # fmt: skip
 #: Those of them by which a job may want to end a program that it started.
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -45,6 +46,9 @@ ADOPTION_S = 5.0
 #: Exit status of a worker whose own code failed: a fault of rqsup, not of a job.
 EXIT_BROKEN = 70
 
+#: Exit status of a canary whose check failed.
+EXIT_UNFIT = 71
+
 
 class Assignment(msgspec.Struct, frozen=True):
     """Who a new worker is."""
@@ -55,15 +59,17 @@ class Assignment(msgspec.Struct, frozen=True):
     slot: int
     generation: int
     master_pid: int
+    #: Function `module:name` to call before it becomes ready; empty = none.
+    check: str = ""
 
 
-def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> NoReturn:
-    """Be a worker until the end of this process."""
+def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int = -1) -> NoReturn:
+    """Be a worker until the end of this process; its stacks go to the black box, if there is one."""
     status = EXIT_BROKEN
     try:
         _leave_family(assignment.master_pid)
-        _reset_process()
-        status = _work(assignment, settings, memory, channel_fd)
+        _reset_process(box_fd)
+        status = _work(assignment, settings, memory, channel_fd, box_fd)
     except MasterGone:
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: tell, and never unwind into the zygote's stack
@@ -84,7 +90,7 @@ def _leave_family(master_pid: int) -> None:
 
 def ignore_signals() -> None:
     """Let no signal from outside end this process."""
-    for number in IGNORED:
+    for number in (*IGNORED, blackbox.DUMP):
         signal.signal(number, signal.SIG_IGN)
     # SIG_IGN outlives an exec: a program that a job starts could then not be ended by SIGTERM. Only these
     # few, because many at once would overflow the small stack on which faulthandler has handlers run.
@@ -97,7 +103,7 @@ def _do_nothing(_signal: int, _frame: FrameType | None) -> None:
     """Take a signal and leave it at that."""
 
 
-def _reset_process() -> None:
+def _reset_process(box_fd: int) -> None:
     signal.set_wakeup_fd(-1)
     ignore_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -106,7 +112,7 @@ def _reset_process() -> None:
         os.environ.pop(name, None)
     random.seed()
     gc.enable()
-    faulthandler.enable()
+    blackbox.install(box_fd)
     try:
         with open("/proc/self/oom_score_adj", "r+") as file:  # noqa: PTH123 - no path arithmetic, one write
             file.write(str(OOM_SCORE))
@@ -115,26 +121,41 @@ def _reset_process() -> None:
         get_logger("worker").debug("oom_score_adj is not writable")
 
 
-def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> int:
+def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int) -> int:
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
-    alarm = Alarm(assignment.number)
+    alarm = Alarm(assignment.number, lambda: bool(slot.order == Order.ABANDON))
     alarm.install()
     alarm.show("starting")
     channel = Channel(channel_fd)
     host = socket.gethostname()
     place = Place(assignment.worker, assignment.number, host, os.getpid(), assignment.generation)
     wire = Wire(settings.redis, name=f"rqsup-worker-{assignment.worker}", scripts=SCRIPTS)
-    belongings = Belongings((wire, channel), memory)
+    belongings = Belongings((wire, channel), memory, box_fd)
     runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log, belongings=belongings)
     loop = Loop(
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,
     )  # fmt: skip
+    if not _passes(assignment.check, channel):
+        return EXIT_UNFIT
     slot.state = WorkerState.IDLE
     slot.turned = time.monotonic()
     channel.say_ready()
     loop.run()
     wire.close()
     return 0
+
+
+def _passes(check: str, channel: Channel) -> bool:
+    """Call the application's check; False when it raised, which the master is told."""
+    if not check:
+        return True
+    module, _, name = check.partition(":")
+    try:
+        getattr(importlib.import_module(module), name)()
+    except BaseException as fault:  # noqa: BLE001 - application code: whatever it raises is its verdict
+        channel.say_unfit(f"{type(fault).__name__}: {fault}")
+        return False
+    return True

@@ -18,12 +18,22 @@ SIGNAL_WORDS = {
 }
 
 
-def describe_signal(number: int) -> str:
-    """What killed a process, when it was not our own decision."""
+def describe_signal(number: int, *, oom: bool | None = None, peak_bytes: int = 0) -> str:
+    """What killed a process, when it was not our own decision.
+
+    Args:
+        number: the signal.
+        oom: whether the kernel counted an OOM kill; None = it cannot be known.
+        peak_bytes: most memory that the process ever held.
+    """
     if number not in set(signal.Signals):
         # Real-time signals have no names but the first and the last.
         return f"killed by signal {number}, not by rqsup"
     known = signal.Signals(number)
+    if known is signal.SIGKILL and oom is not None:
+        if oom:
+            return f"killed by the kernel because memory ran out (OOM); it held up to {peak_bytes / 1e6:,.0f} MB"
+        return "killed by SIGKILL, not by rqsup: an operator or another program (the kernel counted no OOM kill)"
     return SIGNAL_WORDS.get(known, f"killed by {known.name}, not by rqsup")
 
 

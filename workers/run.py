@@ -20,15 +20,15 @@ import msgspec
 from rqsup import context
 from rqsup.context import JobContext
 from rqsup.envelope import NAME, Envelope, decode
-from rqsup.errors import EnvelopeError, ForkRefused, JobTimeout, SandboxIncomplete
+from rqsup.errors import EnvelopeError, ForkRefused, JobShutdown, JobTimeout, SandboxIncomplete
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
+from rqsup.workers.fence import Fence
 from rqsup.workers.isolation.apart import Apart, Attempt, Belongings, read_report
 from rqsup.workers.isolation.fork import Ending
-from rqsup.workers.slot import Order, Slot
-from rqsup.workers.threads import refuse_threads
+from rqsup.workers.slot import Order, Slot, Spent
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
 TRACEBACK_CHARS = 16_000
@@ -36,8 +36,6 @@ TRACEBACK_CHARS = 16_000
 MESSAGE_CHARS = 2_000
 #: Seconds that the event loop has to cancel a coroutine at its timeout, before the alarm ends it from outside.
 LOOP_LATE_S = 0.25
-#: Seconds after which the master kills a worker that did not end an isolated job at its deadline.
-APART_S = 2.0
 #: Longest delay of a retry, seconds: about 3 years.
 LONGEST_DELAY_S = 1e8
 
@@ -70,13 +68,13 @@ class Runner:
         self._log = log
         self._loop: asyncio.Runner | None = None
         self._isolation = Apart(settings, slot, alarm, belongings or Belongings())
-        self._jobs_apart = 0
+        #: Why this process should run no other job.
+        self.spent = Spent.NO
 
-    def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement:
-        """Run one job and say how it ended. Whatever the job does, nothing is raised but this:
+    def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement | None:
+        """Run one job and say how it ended. Never raises.
 
-        Raises:
-            ForkRefused: the job needs a process of its own, and an earlier one left threads in this worker.
+        None when it was given up because the worker has to end, or when it could not begin here, which `spent` tells.
         """
         try:
             envelope = decode(job.envelope)
@@ -88,55 +86,49 @@ class Runner:
         task = find_task(envelope.task)
         if task is None:
             known = ", ".join(task_names()[:10]) or "none"
-            return self._bury(
-                job, envelope, "UnknownTask", f"no task {envelope.task!r} in this application; known: {known}"
-            )
+            message = f"no task {envelope.task!r} in this application; known: {known}"
+            return self._defer(job, envelope, "UnknownTask", message)
         if task.isolation != "inline":
-            return self._apart(job, envelope, task)
-        return self._attempt(job, envelope, task, self._context(job, envelope, stopping, self._slot))
+            return self._apart(job, envelope, task, stopping)
+        return self._attempt(job, envelope, task, stopping)
 
-    def _attempt(self, job: Claimed, envelope: Envelope, task: Task[..., Any], running: JobContext) -> Settlement:
+    def _attempt(
+        self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
+    ) -> Settlement | None:
         """Run the job in this process."""
         try:
-            result = self._call(job, envelope, task, running)
+            result = self._call(job, envelope, task, stopping)
+        except JobShutdown as fault:
+            return None if stopping() else self._failed(job, envelope, task, fault)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
+            if isinstance(fault, JobTimeout):
+                self.spent = Spent.SOFT_TIMEOUT
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)
 
-    def _apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any]) -> Settlement:
+    def _apart(
+        self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
+    ) -> Settlement | None:
         """Run the job in a process of its own, and take over what that process says, or how it died."""
-        try:
-            refuse_threads()
-        except ForkRefused as fault:
-            if self._slot.jobs_ended() > self._jobs_apart:
-                # A job is to blame, and not this one.
-                raise
-            return self._failed(job, envelope, task, fault)
-        self._jobs_apart += 1
-        timeout_s, grace_s = self._timeout_s(envelope, task), self._settings.workers.kill_grace
         started = time.monotonic()
-        soft = started + timeout_s
-        # The worker kills the process itself; the master comes after it, for a worker that does not.
-        self._slot.begin(
-            job.id.encode(), task.name.encode(), started=started, soft_deadline=soft,
-            hard_deadline=soft + grace_s + APART_S,
-        )  # fmt: skip
-        self._alarm.show("busy")
-        mirror = self._isolation.mirror
-        # Made here: in the new process, each page that is touched first costs a copy.
-        running = self._context(job, envelope, lambda: bool(mirror.order == Order.LEAVE), mirror)
-        work = functools.partial(self._attempt_apart, job, envelope, task, running)
+        soft = started + self._timeout_s(envelope, task)
+        work = functools.partial(self._attempt_apart, job, envelope, task)
         try:
-            ending = self._isolation.run(
-                Attempt(task.isolation, task.name, job.id, started, soft, soft + grace_s, work)
-            )
-        except (OSError, SandboxIncomplete) as fault:
+            self._isolation.refuse_threads()
+            ending = self._isolation.run(Attempt(
+                task.isolation, task.name, job.id, started, soft, soft + self._settings.workers.kill_grace, work
+            ))  # fmt: skip
+        except (ForkRefused, OSError, SandboxIncomplete) as fault:
+            if isinstance(fault, ForkRefused) and self._isolation.blames_another():
+                self._log.warning("worker leaves, to be replaced", job_id=job.id, reason=str(fault))
+                self.spent = Spent.THREADS
+                return None
             return self._failed(job, envelope, task, fault)
-        finally:
-            self._slot.end()
         report = read_report(ending.answer) if ending.answer is not None else None
-        if report is None:
+        if report is None or (report.outcome == "give_up" and not stopping()):
             return self._crashed(job, envelope, ending)
+        if report.outcome == "give_up":
+            return None
         counter = {"succeed": "succeeded", "retry": "retried", "bury": "buried"}[report.outcome]
         setattr(self._slot, counter, getattr(self._slot, counter) + 1)
         kept_ms = round(self._settings.workers.result_ttl * 1000)
@@ -144,21 +136,22 @@ class Runner:
         number = kept_ms if report.outcome == "succeed" else report.number
         return Settlement(job.id, job.token, report.outcome, bytes(report.payload), number)
 
-    def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any], running: JobContext) -> Settlement:
+    def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any]) -> Settlement | None:
         """Run the job in this process, which was forked for it."""
         self._place = dataclasses.replace(self._place, pid=os.getpid())
-        self._slot = self._isolation.mirror
+        self._slot = mirror = self._isolation.mirror
         # The worker's event loop stays untouched: its epoll is the worker's own, and closing it would be felt there.
         self._loop, self._workers_loop = None, self._loop
         random.seed()
-        return self._attempt(job, envelope, task, running)
+        return self._attempt(job, envelope, task, lambda: bool(mirror.order >= Order.LEAVE))
 
     def _timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
         return envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
 
-    def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], running: JobContext) -> Any:
+    def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]) -> Any:
         timeout_s = self._timeout_s(envelope, task)
-        token = context.enter(running)
+        token = context.enter(self._context(job, envelope, stopping))
+        fence = None if task.limits is None else Fence(task.limits)
         started = time.monotonic()
         soft = started + timeout_s
         self._slot.begin(
@@ -168,17 +161,26 @@ class Runner:
         try:
             try:
                 self._alarm.arm(task.name, job.id, timeout_s)
+                if fence is not None:
+                    fence.close()
                 result = task.function(*envelope.args, **envelope.kwargs)
                 return self._run_async(result, timeout_s) if inspect.iscoroutine(result) else result
             finally:
                 self._alarm.disarm()
+                if fence is not None:
+                    fence.open()
         finally:
             if os.getpid() != self._place.pid:
                 # A process that the job forked and did not end: it may not act as this worker.
                 os._exit(1)
             # Again: the first may have been broken off by a JobTimeout just before it took effect.
             self._alarm.disarm()
+            if fence is not None:
+                fence.open()
             self._slot.end()
+            if self._alarm.has_raised:
+                # Also when the job swallowed it: it was broken off somewhere.
+                self.spent = Spent.SOFT_TIMEOUT
             context.leave(token)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
@@ -215,7 +217,8 @@ class Runner:
         finally:
             patience.cancel()
 
-    def _context(self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool], slot: Slot) -> JobContext:
+    def _context(self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool]) -> JobContext:
+        slot = self._slot
         return JobContext(
             id=job.id,
             task=envelope.task,
@@ -223,7 +226,10 @@ class Runner:
             attempt=job.attempt,
             token=job.token,
             worker=self._place.worker,
-            log=self._log.bind(job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt),
+            # Made only when asked for: binding takes longer than all else of the context.
+            _make_log=lambda: self._log.bind(
+                job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt
+            ),
             _lease_left=lambda: slot.lease_until - time.monotonic(),
             _stopping=stopping,
         )
@@ -259,6 +265,12 @@ class Runner:
         )
         return Settlement(job.id, job.token, "retry", self._error(job, name, message, stack), round(delay_s * 1000))
 
+    def _defer(self, job: Claimed, envelope: Envelope, name: str, message: str) -> Settlement:
+        """Give the job back for newer code; when none comes for long enough, settle.lua buries it."""
+        patience_ms = round(self._settings.workers.unknown_task_patience * 1000)
+        self._log.warning("task unknown", job_id=job.id, task=envelope.task, patience_ms=patience_ms)
+        return Settlement(job.id, job.token, "defer", self._error(job, name, message, ""), patience_ms)
+
     def _bury(self, job: Claimed, envelope: Envelope | None, name: str, message: str, stack: str = "") -> Settlement:
         self._slot.buried += 1
         task = envelope.task if envelope else None
@@ -269,10 +281,13 @@ class Runner:
         cause = ending.cause or "its process gave an answer that is none"
         self._slot.crashed += 1
         self._log.warning("job crashed", job_id=job.id, task=envelope.task, cause=cause, pid=ending.pid)
-        payload = msgspec.json.encode({
+        evidence = {
             "message": cause, "worker": self._place.worker, "host": self._place.host, "pid": ending.pid,
             "at_ms": int(time.time() * 1000),
-        })  # fmt: skip
+        }  # fmt: skip
+        if ending.stack:
+            evidence["stack"] = ending.stack
+        payload = msgspec.json.encode(evidence)
         return Settlement(job.id, job.token, "crash", payload, self._settings.workers.crash_limit)
 
     def _error(self, job: Claimed, name: str, message: str, stack: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from mmap import mmap
@@ -17,16 +16,23 @@ from rqsup.task import Isolation
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.isolation.fork import Call, Ending, run_forked
 from rqsup.workers.isolation.sandbox import Sandbox, with_folder
-from rqsup.workers.slot import STRIDE, Slot, slot_at
-from rqsup.workers.title import describe_job
+from rqsup.workers.isolation.watch import Watch
+from rqsup.workers.slot import STRIDE, Order, Slot, slot_at
+from rqsup.workers.threads import refuse_threads
 
-Outcome = Literal["succeed", "retry", "bury"]
+Outcome = Literal["succeed", "retry", "bury", "give_up"]
 
 #: Most bytes of an error's record beyond `limits.result_bytes`: message and traceback, with all characters escaped.
 ERROR_BYTES = 1 << 17
 
+#: Seconds after which the master kills a worker that did not end an isolated job at its deadline.
+APART_S = 2.0
 #: Longest delay of a retry, milliseconds: about 3 years.
 LONGEST_MS = 10**11
+
+
+#: The answer of a process whose job was given up, because its worker has to end.
+GIVEN_UP = b'{"outcome":"give_up","payload":{},"number":0}'
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -44,6 +50,8 @@ class Belongings:
     #: Objects with a `fileno`: the connection to Redis and the channel to the master.
     connections: Sequence[Any] = ()
     scoreboard: mmap | None = None
+    #: Descriptor of the black box, the one thing that a job's process shares; negative = there is none.
+    box: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class Attempt:
     soft_deadline: float
     hard_deadline: float
     #: Runs the job in its process.
-    work: Callable[[], Settlement]
+    work: Callable[[], Settlement | None]
 
 
 class Apart:
@@ -70,7 +78,21 @@ class Apart:
         self._belongings = belongings
         #: What a job's process sees of the slot: its stores reach nobody but itself.
         self.mirror = slot_at(mmap(-1, STRIDE), 0)
+        self._watch: Watch | None = None
         self._sandbox: Sandbox | None = None
+        self._jobs = 0
+
+    def refuse_threads(self) -> None:
+        """Check that this worker can be forked.
+
+        Raises:
+            ForkRefused: it has more than one thread.
+        """
+        refuse_threads()
+
+    def blames_another(self) -> bool:
+        """True when a job that ran in this worker may have left the threads, and not the application."""
+        return self._slot.jobs_ended() > self._jobs
 
     def run(self, attempt: Attempt) -> Ending:
         """Run it to its end.
@@ -79,45 +101,49 @@ class Apart:
             OSError: it could not be begun.
             SandboxIncomplete: a demanded wall is missing.
         """
-        self._reflect()
-        if attempt.isolation == "fork":
-            return self._run(attempt, self._leave_worker)
-        if self._sandbox is None:
-            self._sandbox = Sandbox(self._settings.sandbox)
-        sandbox = self._sandbox
-        sandbox.check()
-        ending: Ending = with_folder(
-            lambda folder: self._run(attempt, lambda pipe: sandbox.enter(folder, pipe, self._belongings.scoreboard))
-        )
-        return ending
+        self._jobs += 1
+        self._show(attempt)
+        try:
+            if attempt.isolation == "fork":
+                return self._run(attempt, self._leave_worker)
+            if self._sandbox is None:
+                self._sandbox = Sandbox(self._settings.sandbox)
+            sandbox = self._sandbox
+            sandbox.check()
+            belongings = self._belongings
+            ending: Ending = with_folder(lambda folder: self._run(
+                attempt, lambda pipe: sandbox.enter(folder, (pipe, belongings.box), belongings.scoreboard)
+            ))  # fmt: skip
+            return ending
+        finally:
+            self._slot.end()
+
+    def _show(self, attempt: Attempt) -> None:
+        # The worker kills the process itself; the master comes after it, for a worker that does not.
+        self._slot.begin(
+            attempt.job_id.encode(), attempt.task.encode(), started=attempt.started,
+            soft_deadline=attempt.soft_deadline, hard_deadline=attempt.hard_deadline + APART_S,
+        )  # fmt: skip
+        self._alarm.show("busy")
 
     def _run(self, attempt: Attempt, prepare: Callable[[int], None]) -> Ending:
         def work(pipe: int) -> bytes:
             prepare(pipe)
-            self._alarm.become(f"job of worker {self._alarm.number}")
+            mirror = self.mirror
+            self._alarm.become(f"job of worker {self._alarm.number}", lambda: bool(mirror.order == Order.ABANDON))
             ended = attempt.work()
+            if ended is None:
+                return GIVEN_UP
             return msgspec.json.encode(Report(cast(Outcome, ended.outcome), msgspec.Raw(ended.payload), ended.number))
 
         allowed, grace = attempt.soft_deadline - attempt.started, self._settings.workers.kill_grace
-
-        def tick() -> None:
-            self._reflect()
-            age_s = time.monotonic() - attempt.started
-            if age_s >= 1:
-                self._alarm.show(describe_job(attempt.task, attempt.job_id, age_s))
-
+        self._watch = watch = self._watch or Watch(self._slot, self.mirror, self._alarm, self._belongings.box)
+        watch.begin(attempt.task, attempt.job_id, attempt.started)
         return run_forked(Call(
             work=work, limit=self._settings.limits.result_bytes + ERROR_BYTES, deadline=attempt.hard_deadline,
             overdue=f"hard timeout: ran {allowed + grace:.1f} s, allowed are {allowed:g} s and {grace:g} s of grace",
-            started=self._note, tick=tick,
+            observer=watch,
         ))  # fmt: skip
-
-    def _note(self, pid: int) -> None:
-        self._slot.job_group = pid
-
-    def _reflect(self) -> None:
-        self.mirror.order = self._slot.order
-        self.mirror.lease_until = self._slot.lease_until
 
     def _leave_worker(self, _pipe: int) -> None:
         for connection in self._belongings.connections:

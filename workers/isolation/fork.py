@@ -26,7 +26,7 @@ from rqsup.workers.kernel import adopt_orphans, die_with_parent
 #: Seconds that the process has to end after its answer, before it is killed.
 EXIT_S = 1.0
 #: Seconds between two calls of `tick`.
-TICK_S = 0.5
+TICK_S = 0.1
 #: Bytes of the length before the answer.
 HEADER = 8
 #: Bytes read at once.
@@ -46,6 +46,33 @@ class Ending:
     #: The death in words; empty with an answer.
     cause: str
     pid: int
+    #: Where its threads were, if that is known.
+    stack: str = ""
+
+
+class Observer:
+    """Accompanies the process from outside; this one does nothing."""
+
+    def started(self, pid: int) -> None:
+        """The process runs; 0 = all of it has ended."""
+
+    def tick(self, pidfd: int) -> None:
+        """Time has passed (some ten times a second)."""
+
+    def overdue(self, pidfd: int) -> str:  # noqa: ARG002 - for those that ask it
+        """It is about to be killed; returns where its threads are, if that can be known."""
+        return ""
+
+    def explain(self, number: int, peak_bytes: int) -> str:
+        """Words for its death by a signal that was not ours."""
+        return describe_signal(number, peak_bytes=peak_bytes)
+
+    def last_words(self) -> str:
+        """What it wrote while it died."""
+        return ""
+
+
+NOBODY = Observer()
 
 
 @dataclass(slots=True)
@@ -59,10 +86,7 @@ class Call:
     #: When to kill it, CLOCK_MONOTONIC, and the words for that.
     deadline: float
     overdue: str
-    #: Told the process id when it runs, 0 when all of it has ended.
-    started: Callable[[int], None] = lambda _pid: None
-    #: Called twice a second meanwhile.
-    tick: Callable[[], None] = lambda: None
+    observer: Observer = NOBODY
 
 
 def run_forked(call: Call) -> Ending:
@@ -85,11 +109,11 @@ def run_forked(call: Call) -> Ending:
         with contextlib.suppress(OSError):
             # By both sides, so that the group exists whoever comes first.
             os.setpgid(pid, pid)
-        call.started(pid)
+        call.observer.started(pid)
         return _attend(call, pid, read_end, before)
     finally:
         adopt_orphans(adopt=False)
-        call.started(0)
+        call.observer.started(0)
         os.close(read_end)
         if write_end >= 0:
             os.close(write_end)
@@ -120,21 +144,24 @@ def _attend(call: Call, pid: int, pipe: int, before: set[int]) -> Ending:
     pidfd = os.pidfd_open(pid)
     try:
         answer, fault = _listen(call, pidfd, pipe)
+        stack = call.observer.overdue(pidfd) if fault else ""
         # While the zombie holds the pid, the group of that number is its own.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        _, status, usage = os.wait4(pid, 0)
     finally:
         os.close(pidfd)
     _end_escaped(before)
     if answer is not None:
         return Ending(answer, "", pid)
-    if ended is None or fault:
-        return Ending(None, f"{fault}; killed by its worker", pid)
-    words = describe_exit if ended.si_code == os.CLD_EXITED else describe_signal
-    return Ending(None, words(ended.si_status), pid)
+    if fault:
+        return Ending(None, f"{fault}; killed by its worker", pid, stack)
+    if os.WIFEXITED(status):
+        return Ending(None, describe_exit(os.WEXITSTATUS(status)), pid)
+    cause = call.observer.explain(os.WTERMSIG(status), usage.ru_maxrss * 1024)
+    return Ending(None, cause, pid, call.observer.last_words())
 
 
 def _listen(call: Call, pidfd: int, pipe: int) -> tuple[bytes | None, str]:
@@ -158,8 +185,8 @@ def _listen(call: Call, pidfd: int, pipe: int) -> tuple[bytes | None, str]:
             return None, f"it sent more than the {call.limit:,} bytes allowed for an answer"
         if ended:
             return answer, ""
-        call.tick()
-    return answer, call.overdue
+        call.observer.tick(pidfd)
+    return answer, "" if answer is not None else call.overdue
 
 
 def _read(pipe: int, data: bytearray, limit: int) -> bool:

@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from mmap import mmap
 from typing import Any
 
@@ -34,12 +34,14 @@ SYSTEM = (
     "/usr", "/lib", "/lib64", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/ca-trust",
     "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/dev/zero", "/dev/random", "/dev/urandom", "/proc/self",
 )  # fmt: skip
+#: Seconds of processor time between a job's limit and the kernel's.
+CPU_SPARE_S = 5
 #: Seconds that the trial of the walls may take.
 TRIAL_S = 10.0
 #: Most bytes that the trial may tell.
 TRIAL_BYTES = 10_000
-#: Descriptors that a job keeps: its standard streams.
-KEPT = 3
+#: Descriptors of the standard streams, which a job keeps.
+STREAMS = 3
 
 
 class Sandbox:
@@ -70,8 +72,13 @@ class Sandbox:
                 "run rqsup where it is given, or take the name out of sandbox.require"
             )
 
-    def enter(self, folder: str, pipe: int, scoreboard: mmap | None) -> None:
+    def enter(self, folder: str, kept: Iterable[int], scoreboard: mmap | None) -> None:
         """Put this process, which was forked for one job, inside the walls.
+
+        Args:
+            folder: where it may write.
+            kept: descriptors to leave open, besides its standard streams.
+            scoreboard: memory to hide.
 
         Raises:
             OSError: a wall that stood in the trial cannot be built now.
@@ -80,8 +87,12 @@ class Sandbox:
             # It is shared, so a stray store would change what the master believes of other workers.
             hide_memory(ctypes.addressof(ctypes.c_char.from_buffer(scoreboard)), len(scoreboard))
         # The connection to Redis, the master's channel, and whatever the application had opened.
-        os.closerange(KEPT, pipe)
-        os.closerange(max(pipe + 1, KEPT), 1 << 20)
+        begin = STREAMS
+        for descriptor in sorted(kept):
+            if descriptor >= begin:
+                os.closerange(begin, descriptor)
+                begin = descriptor + 1
+        os.closerange(begin, 1 << 20)
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         _limit(self._settings)
         for wall in WALLS:
@@ -145,7 +156,11 @@ def _limit(settings: SandboxSettings) -> None:
     ):  # fmt: skip
         hard = resource.getrlimit(number)[1]
         if value and (hard == resource.RLIM_INFINITY or value < hard):
-            resource.setrlimit(number, (value, value))
+            # At the soft limit of processor time comes SIGXCPU, which tells the cause; at the hard one SIGKILL.
+            spare = CPU_SPARE_S if number == resource.RLIMIT_CPU else 0
+            resource.setrlimit(
+                number, (value, value + spare if hard == resource.RLIM_INFINITY else min(value + spare, hard))
+            )
     # A core file would be the job's memory, with the application's secrets, on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -10,6 +10,8 @@
 --   outcome 'bury'    payload = error JSON,   number = unused
 --   outcome 'crash'   payload = cause JSON,   number = crashes after which it is dead; the job's own
 --                     process died while its worker lives on: else as `recover` with this job charged
+--   outcome 'defer'   payload = error JSON,   number = time since the first deferral after which it is buried, ms
+--                     (a task that this worker's code does not know: newer code may be on its way)
 -- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
 --         before) | 'stale' (the job was taken away meanwhile, or its record is
 --         not kept: nothing changed) | 'fault: …' (its new place
@@ -20,11 +22,14 @@
 local worker, count, lane_count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = processing_key(worker)
 local now = now_ms()
-local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead'}
+local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead', defer = 'scheduled'}
+-- Pause before a deferred job is offered again, ms.
+local defer_ms = 1000
 
 -- Charges a crash: dead at the limit, else ready again at the consuming end.
-local function crash(id, key, job, cause, limit)
-  local crashes = (tonumber(job[6]) or 0) + 1
+local function crash(id, key, cause, limit)
+  local job = redis.call('HMGET', key, 'queue', 'level', 'crashes')
+  local crashes = (tonumber(job[3]) or 0) + 1
   if crashes >= limit then
     local added = redis.pcall('ZADD', dead_key, now, id)
     if type(added) == 'table' then return added end
@@ -32,7 +37,7 @@ local function crash(id, key, job, cause, limit)
       'reason', 'crash limit: its process died ' .. crashes .. ' times while running it')
     tally('dead')
   else
-    local fault = deliver(id, job[5], job[7], true)
+    local fault = deliver(id, job[1], job[2], true)
     if fault then return fault end
     redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
   end
@@ -42,17 +47,24 @@ end
 
 local function settle(id, token, outcome, payload, number)
   local key = job_key(id)
-  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'queue',
-    'crashes', 'level', 'crash')
+  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'deferred_since')
   if job.err or job[3] ~= token or job[2] ~= worker then
     tally('stale')
     return 'stale'
   end
   if job[1] ~= 'active' then
-    if outcome == 'crash' then return job[8] == payload and 'repeated' or 'stale' end
-    return job[1] == ended[outcome] and 'repeated' or 'stale'
+    if outcome == 'crash' then return redis.call('HGET', key, 'crash') == payload and 'repeated' or 'stale' end
+    local same = job[1] == ended[outcome] or (outcome == 'defer' and job[1] == 'dead')
+    return same and 'repeated' or 'stale'
   end
-  if outcome == 'succeed' then
+  local since = tonumber(job[5]) or now
+  if outcome == 'defer' and now - since < number then
+    local added = redis.pcall('ZADD', scheduled_key, now + defer_ms, id)
+    if type(added) == 'table' then return 'fault: ' .. added.err end
+    redis.call('HSET', key, 'state', 'scheduled', 'due_at', now + defer_ms, 'deferred_since', since)
+    announce(id, now + defer_ms)
+    tally('deferred')
+  elseif outcome == 'succeed' then
     if number > 0 then
       redis.call('HSET', key, 'state', 'succeeded', 'result', payload, 'finished_at', now)
       redis.call('PEXPIRE', key, number)
@@ -69,7 +81,7 @@ local function settle(id, token, outcome, payload, number)
     announce(id, due)
     tally('retried')
   elseif outcome == 'crash' then
-    local fault = crash(id, key, job, payload, number)
+    local fault = crash(id, key, payload, number)
     if fault then return 'fault: ' .. fault.err end
   else
     local added = redis.pcall('ZADD', dead_key, now, id)

@@ -255,3 +255,21 @@ def test_the_answer_of_a_live_worker_is_read() -> None:
     call = scripts.recover("r:", worker="w", cause=b"{}", beat="1")
 
     assert call.decode([b"alive"]).alive is True
+
+
+def test_the_evidence_stays_with_the_charged_job_alone_and_a_crash_is_no_hand_back(raw: Raw) -> None:
+    raw.enqueue("a")
+    raw.enqueue("b")
+    raw.claim(count=2)
+
+    raw.recover(charged="a", evidence=b'{"message": "killed", "stack": "in send"}')
+
+    charged, other = raw.job("a"), raw.job("b")
+    assert charged["crash"] == '{"message": "killed", "stack": "in send"}'
+    assert charged["returned"] == other["returned"] == '{"message": "killed"}'
+    assert (charged["crashes"], charged.get("returns"), other.get("crashes"), other["returns"]) == (
+        "1",
+        None,
+        None,
+        "1",
+    )

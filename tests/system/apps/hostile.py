@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from rqsup import Backoff, current_job, task
+from rqsup import Backoff, JobShutdown, current_job, task
 from rqsup.task import Isolation
 
 AT_ONCE = Backoff(first_s=0.01, cap_s=0.05)
@@ -159,14 +159,58 @@ def leave_orphan(path: str) -> NoReturn:
     os._exit(0)
 
 
+def clean_up(path: str) -> None:
+    """Sleep, and print that it has to give up: a sandbox has no file to write to."""
+    try:
+        time.sleep(600)
+    except JobShutdown:
+        print(f"{path} cleaned up, stopping={current_job().stopping}")  # noqa: T201 - its way to the test
+        raise
+
+
+def sleep_in_named_function() -> None:
+    """Wait where a stack shows it."""
+    time.sleep(600)
+
+
+def limited() -> list[int]:
+    """The limits in force, as far as a task can set them."""
+    names = ("RLIMIT_DATA", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CPU")
+    return [resource.getrlimit(getattr(resource, name))[0] for name in names]
+
+
+def spin() -> None:
+    """Use processor time."""
+    while True:
+        pass
+
+
+def eat(megabytes: int) -> NoReturn:
+    """Touch so much memory, and keep it."""
+    KEPT.append(bytearray(megabytes << 20))
+    time.sleep(600)
+    os._exit(0)
+
+
 PLAIN: tuple[Callable[..., Any], ...] = (
-    facts, wait_for_stop, nap, nothing, crash_once, fail, huge, leave_orphan,
+    facts, wait_for_stop, nap, nothing, crash_once, fail, huge, leave_orphan, clean_up, sleep_in_named_function, eat,
+    limited,
 )  # fmt: skip
 for level in get_args(Isolation):
     for plain in PLAIN:
         declare: Any = task(name=f"{level}.{plain.__name__}", isolation=level, max_attempts=2, backoff=AT_ONCE)
         declare(plain)
     task(name=f"{level}.loop_for_ever", isolation=level, max_attempts=1, timeout=0.2)(loop_for_ever)
+    task(name=f"{level}.spin", isolation=level, max_attempts=1)(spin)
+    few: Any = task(
+        name=f"{level}.few",
+        isolation=level,
+        max_attempts=1,
+        limits={"nofile": 64, "fsize": 4096, "data": 1 << 30, "cpu": 5},
+    )
+    few(limited)
+    short: Any = task(name=f"{level}.short", isolation=level, max_attempts=1, limits={"cpu": 1})
+    short(spin)
 
 
 def attempt(deed: Callable[[], object]) -> str:

@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 
-from rqsup.workers.isolation.fork import Call, Ending, run_forked
+from rqsup.workers.isolation.fork import Call, Ending, Observer, run_forked
 from tests.system.daemon import is_alive
 from tests.waiting import wait_until
 
 
 def run(work: Callable[[int], Any], *, limit: int = 1_000_000, seconds: float = 20, **more: Any) -> Ending:
     return run_forked(Call(work, limit, time.monotonic() + seconds, "too late", **more))
+
+
+def close_and_wait(pipe: int) -> None:
+    os.close(pipe)
+    time.sleep(60)
 
 
 def test_an_answer_comes_whole_however_long_it_is() -> None:
@@ -28,7 +33,11 @@ def test_an_answer_comes_whole_however_long_it_is() -> None:
 def test_the_process_leads_a_group_of_its_own_and_is_told_from_start_to_end() -> None:
     seen: list[int] = []
 
-    ending = run(lambda _pipe: str((os.getpid(), os.getpgrp())).encode(), started=seen.append)
+    class Witness(Observer):
+        def started(self, pid: int) -> None:
+            seen.append(pid)
+
+    ending = run(lambda _pipe: str((os.getpid(), os.getpgrp())).encode(), observer=Witness())
 
     assert ending.answer == str((ending.pid, ending.pid)).encode()
     assert seen == [ending.pid, 0]
@@ -39,7 +48,7 @@ def test_the_process_leads_a_group_of_its_own_and_is_told_from_start_to_end() ->
     [
         (lambda _pipe: os._exit(3), "the process exited with status 3 in the middle of the job"),
         (lambda _pipe: os.kill(os.getpid(), signal.SIGKILL), "killed by SIGKILL"),
-        (lambda pipe: (os.close(pipe), time.sleep(60)), "too late; killed by its worker"),
+        (close_and_wait, "too late; killed by its worker"),
         (lambda _pipe: time.sleep(60), "too late; killed by its worker"),
         (lambda _pipe: b"x" * 101, "it sent more than the 100 bytes allowed for an answer; killed by its worker"),
         (lambda pipe: os.write(pipe, b"nonsense" * 1_000), "it sent more than the 100 bytes"),
