@@ -1,4 +1,4 @@
-"""The zygote: the only process that forks, and the only file that calls `os.fork`.
+"""The zygote: the process that forks workers. (Only `workers/isolation/fork.py` forks as well: a job's own process.)
 
 The master starts it by exec, so it inherits nothing and runs new code. It imports the application
 once, freezes the heap, and forks workers on request. It has one thread, no Redis client and no
@@ -13,15 +13,14 @@ import importlib
 import os
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from mmap import mmap
-from pathlib import Path
 
 from rqsup import logs
 from rqsup.errors import ForkRefused as ForkRefusedError
+from rqsup.errors import SandboxIncomplete
 from rqsup.settings import Settings
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
@@ -36,8 +35,11 @@ from rqsup.supervisor.messages import (
     decode,
     encode,
 )  # fmt: skip
-from rqsup.task import task_names
-from rqsup.workers.boot import Assignment, die_with_parent, ignore_signals, run_worker
+from rqsup.task import find_task, task_names
+from rqsup.workers.boot import Assignment, ignore_signals, run_worker
+from rqsup.workers.isolation.sandbox import Sandbox
+from rqsup.workers.kernel import die_with_parent
+from rqsup.workers.threads import other_threads
 from rqsup.workers.title import set_title
 
 
@@ -81,11 +83,29 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
         # JSON holds no half of a surrogate pair, as an odd file name in an error may.
         reason = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
         return PrepareFailed(reason[-REASON_CHARS:])
+    try:
+        _try_sandbox(settings)
+    except (SandboxIncomplete, OSError) as fault:
+        return PrepareFailed(str(fault)[-REASON_CHARS:])
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
     return Prepared(task_names(), time.monotonic() - started)
+
+
+def _try_sandbox(settings: Settings) -> None:
+    """If a task asks for the sandbox, look which of its protections this machine lacks, and tell.
+
+    Raises:
+        SandboxIncomplete: one of them is demanded.
+    """
+    if not any(task.isolation == "sandbox" for task in map(find_task, task_names()) if task):
+        return
+    sandbox = Sandbox(settings.sandbox)
+    sandbox.check()
+    for wall, why in sandbox.missing.items():
+        logs.get_logger("zygote").warning("sandbox: a protection is missing on this machine", protection=wall, why=why)
 
 
 def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
@@ -127,13 +147,9 @@ def refuse_threads() -> None:
     Raises:
         ForkRefused: it has more; the message names them.
     """
-    tasks = list(Path("/proc/self/task").iterdir())
-    if len(tasks) == 1:
+    names = other_threads()
+    if not names:
         return
-    own = str(os.getpid())
-    # Python's own threads have a better name than the kernel's, which is the program's for all of them.
-    python = {str(thread.native_id): thread.name for thread in threading.enumerate()}
-    names = sorted(python.get(task.name) or (task / "comm").read_text().strip() for task in tasks if task.name != own)
     raise ForkRefusedError(
         f"the application started {len(names)} thread(s) at import ({', '.join(names)}), which makes a fork unsafe: "
         "start them in the first job instead"

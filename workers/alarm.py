@@ -25,7 +25,8 @@ class Alarm:
     """Watches one job at a time. `abandoned` tells whether the master ordered to give it up."""
 
     def __init__(self, number: int, abandoned: Callable[[], bool]) -> None:
-        self._number = number
+        self.number = number
+        self._who = f"worker {number}"
         self._abandoned = abandoned
         self._armed = False
         #: The timer runs; it goes on between tiny jobs, which so need no system call.
@@ -65,10 +66,16 @@ class Alarm:
         """The job has ended. A JobTimeout may still come out of this very call, so call it twice."""
         self._armed = False
 
+    def become(self, who: str, abandoned: Callable[[], bool]) -> None:
+        """Speak for another process from now on: one that was forked for a job. Short ones keep the old title."""
+        self._who, self._state, self._abandoned = who, "busy", abandoned
+        # A timer is not inherited.
+        self._ticking = False
+
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
         if state != self._state:
-            set_title(f"worker {self._number} [{state}]")
+            set_title(f"{self._who} [{state}]")
             self._state = state
 
     def _told(self, _signal: int, _frame: FrameType | None) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import importlib
 import os
 import random
 import signal
 import socket
-import sys
 import time
 from mmap import mmap
 from types import FrameType
@@ -24,12 +21,13 @@ from rqsup.store.wire import Wire
 from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
+from rqsup.workers.isolation.apart import Belongings
+from rqsup.workers.isolation.fork import flush_streams
+from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
 from rqsup.workers.run import Place, Runner
 from rqsup.workers.slot import Order, WorkerState, slot_at
 
-#: prctl(2): signal to get when the parent dies.
-PR_SET_PDEATHSIG = 1
 #: Signals that an operator or an init program may send to a whole process group. A worker obeys only
 #: its master's channel, else a `kill -TERM 0` would end jobs that the master still has time for.
 IGNORED = (
@@ -71,25 +69,14 @@ def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel
     try:
         _leave_family(assignment.master_pid)
         _reset_process(box_fd)
-        status = _work(assignment, settings, memory, channel_fd)
+        status = _work(assignment, settings, memory, channel_fd, box_fd)
     except MasterGone:
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: tell, and never unwind into the zygote's stack
         get_logger("worker").exception("worker failed", worker=assignment.worker)
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            # A job may have closed it, or its reader may be gone: this process ends all the same.
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+        flush_streams()
         os._exit(status)
-
-
-def die_with_parent(expected_parent: int) -> None:
-    """Have the kernel kill this process when its parent ends; end at once if it already has."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Between fork and prctl the parent may have died, and then no signal would ever come.
-    if os.getppid() != expected_parent:
-        os._exit(0)
 
 
 def _leave_family(master_pid: int) -> None:
@@ -134,7 +121,7 @@ def _reset_process(box_fd: int) -> None:
         get_logger("worker").debug("oom_score_adj is not writable")
 
 
-def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> int:
+def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int) -> int:
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
@@ -145,7 +132,8 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: 
     host = socket.gethostname()
     place = Place(assignment.worker, assignment.number, host, os.getpid(), assignment.generation)
     wire = Wire(settings.redis, name=f"rqsup-worker-{assignment.worker}", scripts=SCRIPTS)
-    runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log)
+    belongings = Belongings((wire, channel), memory, box_fd)
+    runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log, belongings=belongings)
     loop = Loop(
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,

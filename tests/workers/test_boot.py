@@ -155,7 +155,7 @@ def test_a_worker_whose_own_code_fails_says_so_and_ends_with_a_status_of_its_own
 
 def test_a_worker_whose_master_is_not_its_parent_ends_at_once() -> None:
     program = (
-        "import os; from rqsup.workers.boot import die_with_parent\n"
+        "import os; from rqsup.workers.kernel import die_with_parent\n"
         "child = os.fork()\n"
         "if child == 0: die_with_parent(1); os._exit(9)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
