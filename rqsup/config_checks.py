@@ -20,6 +20,7 @@ def cross_check(settings: Settings) -> list[str]:
         *_worker_faults(settings.workers),
         *_name_faults(settings),
         *_socket_faults(settings.control.socket),
+        *_log_faults(settings.log.file),
     ]
 
 
@@ -79,6 +80,10 @@ def _name_faults(settings: Settings) -> list[str]:
     if settings.producer.task and not NAME.fullmatch(settings.producer.task):
         faults.append(f"producer.task: {settings.producer.task!r} is no task name; use A-Z a-z 0-9 _ . : -")
     return faults
+
+
+def _log_faults(path: str) -> list[str]:
+    return [f"log.file: {path!r} must be an absolute path"] if path and not path.startswith("/") else []
 
 
 def _socket_faults(path: str) -> list[str]:

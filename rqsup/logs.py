@@ -24,6 +24,7 @@ import structlog
 
 from rqsup.context import current_job
 from rqsup.errors import NoCurrentJob
+from rqsup.log_file import follow_file, open_file
 from rqsup.settings import LogSettings
 
 Format = Literal["json", "console", "journal"]
@@ -48,16 +49,18 @@ _HEAD = ("time", "level", "logger", "event")
 class Lines:
     """The way out: whole lines to one file descriptor. `dropped` counts what could not be written."""
 
-    __slots__ = ("_stalled", "_torn", "dropped", "fd")
+    __slots__ = ("_stalled", "_torn", "dropped", "fd", "path")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str = "") -> None:
         self.fd = fd
+        self.path = path
         self.dropped = 0
         self._stalled = False
         self._torn = False
 
     def write(self, line: bytes) -> None:
         """Write a line, or count it as dropped when the descriptor is closed, full or not read."""
+        self.follow()
         # A line that was cut by a full pipe is ended first, so that this one stands alone.
         data = b"\n" + line if self._torn else line
         try:
@@ -68,6 +71,11 @@ class Lines:
             self._torn = written < len(data)
         if written < len(data):
             self.dropped += 1
+
+    def follow(self) -> None:
+        """Go over to the file that has the path now, when the open one was renamed or removed."""
+        if self.path:
+            follow_file(self.fd, self.path)
 
     def _writable(self) -> bool:
         poll = select.poll()
@@ -116,14 +124,16 @@ def configure(
     """Set up all logs of this process; may be called again, after a fork or with other settings.
 
     Args:
-        stream: where to; default standard error.
+        stream: where to, unless the settings name a file; default standard error.
         environ: environment variables; default the process's own.
 
     Returns:
         the way out, which counts dropped lines.
     """
     environ = os.environ if environ is None else environ
-    lines = Lines(_descriptor(sys.stderr if stream is None else stream))
+    stderr = _descriptor(sys.stderr if stream is None else stream)
+    lines = Lines(open_file(settings.file), settings.file) if settings.file else Lines(stderr)
+    _Current.lines = lines
     chosen = choose_format(settings, lines.fd, environ)
     level = getattr(logging, settings.level.upper())
     structlog.configure(
@@ -140,6 +150,33 @@ def configure(
     )
     _adopt_standard_logging(level)
     return lines
+
+
+class _Current:
+    """The way out that `configure` set up last."""
+
+    lines: Lines | None = None
+
+
+def reopen() -> None:
+    """Go over to a new log file now, if the old one was renamed; without this, the next line does."""
+    if _Current.lines is not None:
+        _Current.lines.follow()
+
+
+def keep(stderr: int) -> None:
+    """Write to this duplicate of standard error from now on: descriptor 2 will be something else."""
+    if _Current.lines is not None and not _Current.lines.path:
+        _Current.lines.fd = stderr
+
+
+def journal_reads(fd: int, environ: Mapping[str, str]) -> bool:
+    """True when systemd's journal reads this descriptor, as JOURNAL_STREAM says (systemd.exec(5))."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _adopt_standard_logging(level: int) -> None:
@@ -162,8 +199,7 @@ def choose_format(settings: LogSettings, fd: int, environ: Mapping[str, str]) ->
     if settings.format != "auto":
         return settings.format
     try:
-        found = os.fstat(fd)
-        if environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
+        if journal_reads(fd, environ):
             return "journal"
         return "console" if os.isatty(fd) else "json"
     except OSError:

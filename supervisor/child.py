@@ -7,6 +7,7 @@ import signal
 import socket
 from dataclasses import dataclass, field
 
+from rqsup.supervisor.drain import OutputPipe
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN, Assignment
 from rqsup.workers.slot import CurrentJob, Order, Slot, WorkerState
@@ -36,6 +37,8 @@ class Child:
     #: Start time of the process in clock ticks since boot: with the pid, it names the process for ever.
     started_ticks: int = 0
     verdict: Verdict | None = None
+    #: What its jobs print; None = not captured.
+    output: OutputPipe | None = None
     was_ready: bool = field(default=False)
 
     @property
@@ -71,6 +74,8 @@ class Child:
     def close(self) -> None:
         """Give back what the master holds of it."""
         self.channel.close()
+        if self.output is not None:
+            self.output.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 #: Seconds between two lines about a stop that takes its time.
 STOP_REPORT_S = 5.0
 #: Counters that exist from the start, so that a metric shows 0 and not nothing.
-COUNTERS = ("crashed", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped")
+COUNTERS = (
+    "crashed", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped",
+    "output_lines", "output_dropped",
+)  # fmt: skip
 
 
 class Commands:

@@ -89,13 +89,13 @@ class Generation:
         self.tasks, self.ready = prepared.tasks, True
         self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
 
-    def fork(self, assignment: Assignment, channel: socket.socket) -> None:
-        """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it."""
+    def fork(self, assignment: Assignment, descriptors: list[int]) -> None:
+        """Ask the zygote for a worker that gets these descriptors (channel, output pipe); `on_forked` or `on_refused` tells what came of it."""
         if self._socket is None:
             self._on_refused(ForkRefused(assignment.worker, "the zygote is gone"))
             return
         try:
-            socket.send_fds(self._socket, [encode(ForkWorker(assignment))], [channel.fileno()])
+            socket.send_fds(self._socket, [encode(ForkWorker(assignment))], descriptors)
         except OSError as fault:
             self._on_refused(ForkRefused(assignment.worker, f"the zygote does not answer: {fault}"))
 

@@ -19,13 +19,14 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rqsup.logs import get_logger
+from rqsup.logs import get_logger, reopen
 from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import persistence_warning
 from rqsup.supervisor import exits, signals
 from rqsup.supervisor.child import Child, Death, overdue_verdict
 from rqsup.supervisor.commands import Commands
+from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.picture import count_ready
 from rqsup.supervisor.plan import Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
@@ -90,6 +91,7 @@ class Master:
             on_change=self.look,
             on_ready=self._worker_ready,
             on_death=self._worker_died,
+            sink=Sink(lambda: self.rollout.settings, self.counters),
         )
         self.registry = Registry(
             store=self.store, pool=self.pool, settings=lambda: self.rollout.settings, counters=self.counters
@@ -302,8 +304,14 @@ class Master:
             case signal.SIGCHLD:
                 self.pool.reap_strangers()
             case _:
-                # Logs go to standard error, which is the journal's or the operator's to rotate.
-                self._log.info("signal", signal=number.name)
+                self._reopen_logs()
+
+    def _reopen_logs(self) -> None:
+        reopen()
+        for child in self.pool.children.values():
+            # Looking at its orders, it looks after its log too; one in a job does that with its next line.
+            self.pool.wake(child)
+        self._log.info("logs reopened", file=self.settings.log.file)
 
     async def _tick_for_ever(self) -> None:
         interval_s = min(TICK_S, self.notifier.watchdog_interval_s or TICK_S)

@@ -33,7 +33,7 @@ class PrepareFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class ForkWorker(msgspec.Struct, frozen=True, tag=True):
-    """To the zygote: fork a worker. The worker's end of its channel comes along as a descriptor."""
+    """To the zygote: fork a worker. The worker's end of its channel comes along as a descriptor, and its output pipe's, if any."""
 
     assignment: Assignment
 

@@ -20,6 +20,7 @@ import psutil
 
 from rqsup.logs import get_logger
 from rqsup.supervisor.child import Child, Death, Verdict, judge
+from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.messages import Forked, ForkRefused
 from rqsup.supervisor.plan import Phase
@@ -33,7 +34,7 @@ class Pool:
     """Owns the scoreboard and the children.
 
     `on_change` is called whenever the plan should look again, `on_ready` when a worker becomes ready,
-    `on_death` when one was reaped or could not be forked.
+    `on_death` when one was reaped or could not be forked. `sink` takes what jobs print.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Pool:
         on_change: Callable[[], None],
         on_ready: Callable[[Child], None],
         on_death: Callable[[Death], None],
+        sink: Sink | None = None,
     ) -> None:
         self.board = Scoreboard(slots)
         self.children: dict[str, Child] = {}
@@ -56,6 +58,7 @@ class Pool:
         self._on_change = on_change
         self._on_ready = on_ready
         self._on_death = on_death
+        self._sink = sink
         self._unborn = 0
         self._log = get_logger("master")
 
@@ -72,13 +75,18 @@ class Pool:
         now = time.monotonic()
         assignment = Assignment(
             number=self._free_number(), worker=f"{self._identity}.{next(self._counter)}", slot=index,
-            generation=generation.number, master_pid=os.getpid(),
+            generation=generation.number, master_pid=os.getpid(), mark=secrets.token_hex(8),
         )  # fmt: skip
         child = Child(assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout)
         self.children[child.worker] = child
         self._unborn += 1
+        output = generation.settings.output
+        if self._sink and output.capture:
+            child.output = self._sink.open(assignment, slot, output)
         with its:
-            generation.fork(assignment, its)
+            generation.fork(assignment, [its.fileno(), *([child.output.its] if child.output else [])])
+        if child.output:
+            child.output.release()
         return child
 
     def forked(self, message: Forked) -> None:
@@ -93,6 +101,8 @@ class Pool:
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._reap, child)
         loop.add_reader(child.channel, self._hear, child)
+        if child.output:
+            child.output.listen()
         if child.verdict is not None:
             self._signal(child)
 

@@ -73,6 +73,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     degraded: str
     #: Totals since the master started, over all workers, living and dead:
     #: succeeded retried buried crashed recovered stale deaths restarts strangers beats_failed promoted reaped
+    #: output_lines output_dropped
     counters: dict[str, int]
     workers: list[WorkerView]
     #: The latest recoveries, newest last, at most 50.

@@ -93,14 +93,17 @@ def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
         request, descriptors = _receive(control)
         if not isinstance(request, ForkWorker):
             return
-        channel = descriptors[0]
+        channel, output = descriptors[0], (descriptors[1] if descriptors[1:] else None)
 
-        def be_worker(assignment: Assignment = request.assignment, channel: int = channel) -> None:
+        def be_worker(
+            assignment: Assignment = request.assignment, channel: int = channel, output: int | None = output
+        ) -> None:
             control.close()
-            run_worker(assignment, settings, memory, channel)
+            run_worker(assignment, settings, memory, channel, output)
 
         control.send(encode(_answer_fork(request.assignment, be_worker)))
-        os.close(channel)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Message:
@@ -113,7 +116,7 @@ def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Messa
 
 def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and its descriptors; None when the master closed its end."""
-    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 1)
+    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 2)
     for descriptor in descriptors:
         # No program that a job starts shall hold a worker's channel open; recv_fds itself ignores flags.
         os.set_inheritable(descriptor, False)

@@ -24,6 +24,7 @@ from rqsup.store.wire import Wire
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
+from rqsup.workers.output import Voice, capture
 from rqsup.workers.run import Place, Runner
 from rqsup.workers.slot import WorkerState, slot_at
 
@@ -57,15 +58,20 @@ class Assignment(msgspec.Struct, frozen=True):
     slot: int
     generation: int
     master_pid: int
+    #: Secret of the marks in its output pipe; empty = its output is not captured.
+    mark: str = ""
 
 
-def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> NoReturn:
-    """Be a worker until the end of this process."""
+def run_worker(
+    assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, output_fd: int | None = None
+) -> NoReturn:
+    """Be a worker until the end of this process; `output_fd` is the pipe for what its jobs print, if they are captured."""
     status = EXIT_BROKEN
     try:
         _leave_family(assignment.master_pid)
+        voice = Voice() if output_fd is None else capture(output_fd, assignment.mark)
         _reset_process()
-        status = _work(assignment, settings, memory, channel_fd)
+        status = _work(assignment, settings, memory, channel_fd, voice)
     except MasterGone:
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: tell, and never unwind into the zygote's stack
@@ -128,7 +134,7 @@ def _reset_process() -> None:
         get_logger("worker").debug("oom_score_adj is not writable")
 
 
-def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> int:
+def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, voice: Voice) -> int:
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
@@ -139,7 +145,7 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: 
     host = socket.gethostname()
     place = Place(assignment.worker, assignment.number, host, os.getpid(), assignment.generation)
     wire = Wire(settings.redis, name=f"rqsup-worker-{assignment.worker}", scripts=SCRIPTS)
-    runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log)
+    runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log, voice=voice)
     loop = Loop(
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,

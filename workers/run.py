@@ -23,6 +23,7 @@ from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
+from rqsup.workers.output import Voice
 from rqsup.workers.slot import Slot
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
@@ -53,12 +54,15 @@ class Runner:
     returned. The first stage that fails decides how the attempt ends.
     """
 
-    def __init__(self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any) -> None:
+    def __init__(
+        self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any, voice: Voice | None = None
+    ) -> None:
         self._settings = settings
         self._place = place
         self._slot = slot
         self._alarm = alarm
         self._log = log
+        self._voice = voice or Voice()
         self._loop: asyncio.Runner | None = None
 
     def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement:
@@ -91,6 +95,7 @@ class Runner:
             job.id.encode(), task.name.encode(), started=started, soft_deadline=soft,
             hard_deadline=soft + self._settings.workers.kill_grace,
         )  # fmt: skip
+        self._voice.begin(job.id, task.name)
         try:
             try:
                 self._alarm.arm(task.name, job.id, timeout_s)
@@ -104,6 +109,7 @@ class Runner:
                 os._exit(1)
             # Again: the first may have been broken off by a JobTimeout just before it took effect.
             self._alarm.disarm()
+            self._voice.end()
             self._slot.end()
             context.leave(token)
 

@@ -32,6 +32,12 @@ COUNTERS = (
     ("beats_failed", "rqsup_beats_failed", "Heartbeats that did not reach Redis."),
     ("promoted", "rqsup_promoted_jobs", "Scheduled jobs that became due and were put into their queues."),
     ("reaped", "rqsup_reaped_workers", "Dead workers, of this or another host, whose jobs were returned."),
+    ("output_lines", "rqsup_output_lines", "Lines that jobs printed and that went to the journal or the log."),
+    (
+        "output_dropped",
+        "rqsup_output_dropped",
+        "Lines that jobs printed beyond the limits, or that the journal did not take.",
+    ),
 )
 
 Depths = Mapping[tuple[str, str], int]

@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -143,3 +144,34 @@ def grandchild(path: str) -> None:
     while not Path(path).exists() or not Path(path).read_text():
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(name="probe.say")
+def say(text: str, lines: int = 1) -> str:
+    """Print lines, as Python does."""
+    for number in range(lines):
+        print(f"{text} {number}" if lines > 1 else text)  # noqa: T201 - that is the point
+    return current_job().id
+
+
+@task(name="probe.say_in_all_ways")
+def say_in_all_ways(seconds: float = 0.5) -> str:
+    """Print by Python, by C's stdio, by the bare descriptor and by a program; then stay, so that the master reads."""
+    print("by python")  # noqa: T201 - that is the point
+    print("by stderr", file=sys.stderr)  # noqa: T201 - that is the point
+    ctypes.CDLL(None).puts(b"by stdio")
+    os.write(2, b"by descriptor\n")
+    subprocess.run(["sh", "-c", "echo by program; echo by its stderr >&2"], check=True)
+    print("unfinished", end="")  # noqa: T201 - that is the point
+    time.sleep(seconds)
+    return current_job().id
+
+
+@task(name="probe.flood")
+def flood(megabytes: int) -> float:
+    """Print so much in short lines; returns the seconds that it took."""
+    began = time.monotonic()
+    block = b"0123456789abcdef\n" * 61_680
+    for _ in range(megabytes):
+        os.write(1, block)
+    return time.monotonic() - began
