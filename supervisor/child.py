@@ -20,6 +20,8 @@ class Verdict:
     reason: str
     #: True when the job it was in is to blame.
     charge: bool
+    #: Id of the job that shall not run again: an operator had it killed.
+    condemned: str = ""
 
 
 @dataclass(slots=True)
@@ -100,6 +102,8 @@ class Death:
     orderly: bool
     #: When the master saw it, CLOCK_MONOTONIC.
     seen_at: float
+    #: Id of the job that goes to the dead letters, because an operator had it killed.
+    condemned: str = ""
 
 
 #: What a signal means when nobody of ours sent it.
@@ -133,12 +137,13 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float) -> Death:
         was_ready=child.was_ready,
         orderly=orderly,
         seen_at=seen_at,
+        condemned=child.verdict.condemned if child.verdict else "",
     )
 
 
 def _in_words(verdict: Verdict | None, ended: os.waitid_result, job: CurrentJob | None) -> str:
     if verdict is not None:
-        return f"{verdict.reason}; killed by its master"
+        return verdict.reason if verdict.reason.startswith("killed") else f"{verdict.reason}; killed by its master"
     if ended.si_code == os.CLD_EXITED:
         if job is not None:
             return f"the process exited with status {ended.si_status} in the middle of the job (os._exit or the like)"

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rqsup.logs import get_logger, reopen
+from rqsup.logs import get_logger, reopen, tap
 from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import persistence_warning
@@ -27,6 +27,7 @@ from rqsup.supervisor import exits, signals
 from rqsup.supervisor.child import Child, Death, overdue_verdict
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.drain import Sink
+from rqsup.supervisor.events import Events
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.picture import count_ready
 from rqsup.supervisor.plan import Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
@@ -77,6 +78,7 @@ class Master:
         self._running = False
         self.started_at = time.monotonic()
         self.counters: Counter[str] = Counter()
+        self.events = Events()
         self.quiet = False
         self.scaled_to: int | None = None
         self.metrics_address = ""
@@ -135,6 +137,7 @@ class Master:
             RqsupError: it could not start: the socket or a port is taken, Redis is not there or unfit,
                 the application cannot be imported.
         """
+        tap(self.events.take)
         # Workers are forked twice, and jobs may leave processes behind: all of them become our children.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
         set_title(f"master [{self.settings.pool}] starting")
@@ -166,11 +169,13 @@ class Master:
     def set_quiet(self, quiet: bool) -> None:
         """Stop or resume fetching; running jobs go on."""
         self.quiet = quiet
+        self._log.info("quiet" if quiet else "resumed")
         self.pool.command_all(Order.QUIET if quiet else Order.WORK)
 
     def scale(self, workers: int) -> None:
         """Have so many workers from now on, whatever the configuration says."""
         self.scaled_to = workers
+        self._log.info("scaled", workers=workers)
         self.look()
 
     def spawn_task(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -355,6 +360,7 @@ class Master:
             self._timer = loop.call_later(max(0.0, deadline - time.monotonic()), self.look)
 
     async def _close(self) -> None:
+        self.events.close()
         self._set_timer(None)
         while self._tasks:
             # More than once: on Python 3.11 asyncio.wait_for, which redis-py uses, may swallow a cancellation.

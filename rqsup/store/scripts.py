@@ -189,10 +189,12 @@ def heartbeat(root: str, *, ttl_ms: int, details: dict[str, bytes]) -> Call[list
 
 
 def recover(
-    root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500
-) -> Call[Recovery]:
+    root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3,
+    condemned: str = "", limit: int = 500,
+) -> Call[Recovery]:  # fmt: skip
     """Return a dead worker's jobs; call again until `left` is 0."""
-    return Call(script("recover"), root, (worker, beat, limit, cause, _raw(charged), crash_limit), _read_recovery)
+    arguments = (worker, beat, limit, cause, _raw(charged), crash_limit, _raw(condemned))
+    return Call(script("recover"), root, arguments, _read_recovery)
 
 
 def promote(root: str, *, limit: int = 500) -> Call[Promotion]:

@@ -255,3 +255,31 @@ def test_the_answer_of_a_live_worker_is_read() -> None:
     call = scripts.recover("r:", worker="w", cause=b"{}", beat="1")
 
     assert call.decode([b"alive"]).alive is True
+
+
+def test_a_condemned_job_is_buried_without_a_crash_and_the_others_go_back(raw: Raw) -> None:
+    raw.enqueue("doomed")
+    raw.enqueue("held")
+    raw.claim(count=2)
+
+    recovery = raw.recover(condemned="doomed")
+
+    assert (recovery.buried, recovery.returned) == (["doomed"], ["held"])
+    record = raw.job("doomed")
+    assert (record["state"], record["reason"], record["crash"]) == ("dead", "killed", '{"message": "killed"}')
+    assert "crashes" not in record
+    assert int(record["token"]) == 2
+    assert raw.redis.zscore(raw.keys.dead, "doomed") is not None
+    assert (raw.stat("dead"), raw.stat("crashed"), raw.stat("recovered")) == (1, 0, 1)
+    assert raw.ready() == ["held"]
+
+
+def test_a_condemned_job_that_the_worker_no_longer_has_stays_where_it_is(raw: Raw) -> None:
+    raw.enqueue("doomed")
+    raw.enqueue("other")
+    raw.claim()
+
+    recovery = raw.recover(condemned="other")
+
+    assert (recovery.buried, recovery.returned) == ([], ["doomed"])
+    assert raw.job("other")["state"] == "ready"
