@@ -122,8 +122,8 @@ def tap(take: Callable[[Fields], None]) -> None:
     """Have this function see the fields of each event from info on, also of those that `log.level` keeps out of the log."""
     _Current.tap = take
     level = min(_Current.level, logging.INFO)
-    known: dict[str, Any] = structlog.get_config()
-    structlog.configure(**known | {"wrapper_class": structlog.make_filtering_bound_logger(level)})
+    # What is not named here stays as it was.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
 
 
 def _tap(_logger: object, method: str, fields: Fields) -> Fields:
