@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from benchmarks.stage import Stage, faults, report, spread, stage, wait_for
-from rqsup.client import Request
+from rqsup.request import Request
 from tests.system.daemon import all_ended, stats
 
 SEED = 20

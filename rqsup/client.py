@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 import redis
 import redis.exceptions
 
 from rqsup.config import load
-from rqsup.envelope import Envelope, check_name, encode, new_id
-from rqsup.errors import (
-    EnqueueError,
-    InvalidJob,
-    JobFailed,
-    JobNotCancellable,
-    JobNotFound,
-    QueueFull,
-    RedisUnavailable,
-    ResultTimeout,
+from rqsup.envelope import check_name
+from rqsup.errors import EnqueueError, RedisUnavailable, ResultTimeout
+from rqsup.job import Job, JobRecord
+from rqsup.request import (
+    RESULT_PAUSE_CAP_S,
+    RESULT_PAUSE_S,
+    Request,
+    Sending,
+    cancel_call,
+    check_accepted,
+    check_cancelled,
+    choose,
+    chunks,
+    found,
+    has_result,
+    prepare,
+    result_of,
 )  # fmt: skip
-from rqsup.job import Job, JobRecord, JobState, Level
 from rqsup.settings import Settings
 from rqsup.store import scripts
-from rqsup.store.connection import UNAVAILABLE, Store, await_server, connect
+from rqsup.store.connection import UNAVAILABLE, Store, await_server, connect, no_answer
 from rqsup.store.keys import Keys
-from rqsup.store.records import read_record
 from rqsup.task import Task
 
 _log = logging.getLogger("rqsup.client")
-
-#: First and longest pause between two looks at an unfinished job, seconds.
-RESULT_PAUSE_S, RESULT_PAUSE_CAP_S = 0.002, 0.1
-#: Jobs sent in one round trip by `enqueue_many`.
-CHUNK = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One job to be enqueued, for `enqueue_many`; the fields are those of `Client.enqueue`."""
-
-    task: Task[..., Any] | str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    job_id: str | None = None
-    queue: str | None = None
-    priority: str | int | Level | None = None
-    max_attempts: int | None = None
-    timeout: float | None = None
-    delay_s: float = 0.0
-    due_at: datetime | None = None
 
 
 class Client:
@@ -72,12 +53,7 @@ class Client:
     def __init__(
         self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
     ) -> None:
-        settings = settings or Settings()
-        if url is not None:
-            settings = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, url=url))
-        if namespace is not None:
-            settings = msgspec.structs.replace(settings, namespace=namespace)
-        self.settings = settings
+        self.settings = settings = choose(settings, url, namespace)
         self.keys = Keys(settings.namespace)
         self.store = Store(connect(settings.redis))
 
@@ -135,16 +111,15 @@ class Client:
 
     def send(self, request: Request) -> Job:
         """Send one job with its options. Raises as `enqueue`."""
-        call, job_id = self._enqueue_call(request)
+        sending = prepare(request, self.settings)
         try:
-            verdict = self._run(call)
+            verdict = self._run(sending.call)
         except RedisUnavailable as fault:
             if isinstance(fault.__cause__, redis.exceptions.ResponseError):
                 raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
             raise
-        if verdict == "full":
-            raise self._full(request)
-        return Job(job_id, self)
+        check_accepted(sending, verdict, self.settings)
+        return Job(sending.job_id, self)
 
     def enqueue_many(self, requests: Iterable[Request]) -> list[Job]:
         """Send many jobs, `CHUNK` per round trip; streams the iterable.
@@ -153,14 +128,7 @@ class Client:
             EnqueueError: a job was not accepted; the jobs of earlier chunks are, and so may be
                 others of its own chunk. Give ids of your own to be able to repeat.
         """
-        jobs: list[Job] = []
-        chunk: list[Request] = []
-        for request in requests:
-            chunk.append(request)
-            if len(chunk) == CHUNK:
-                jobs += self._send_chunk(chunk)
-                chunk = []
-        return jobs + self._send_chunk(chunk)
+        return [job for chunk in chunks(requests, self.settings) for job in self._send_chunk(chunk)]
 
     def get(self, job_id: str) -> Job:
         """The job with this id.
@@ -172,71 +140,34 @@ class Client:
 
     def record(self, job_id: str) -> JobRecord:
         """What Redis holds of a job now. Raises as `get`."""
-        fields = self._redis(lambda client: client.hgetall(self.keys.job(check_name("job id", job_id))))
-        record = read_record(job_id, fields)
-        if record is None:
-            raise JobNotFound(
-                f"no job {job_id} in namespace {self.settings.namespace!r}: never accepted, or its record has expired"
-            )
-        return record
+        key = self.keys.job(check_name("job id", job_id))
+        return found(job_id, self._redis(lambda client: client.hgetall(key)), self.settings)
 
     def result(self, job_id: str, timeout: float | None = None) -> Any:
         """Wait for a job's end; see `Job.result`."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause = RESULT_PAUSE_S
-        while True:
-            record = self.record(job_id)
-            if record.state is JobState.SUCCEEDED:
-                return json.loads(record.result or b"null")
-            if record.state in {JobState.DEAD, JobState.CANCELLED}:
-                raise JobFailed(f"job {job_id} is {record.state}: {_why(record)}")
+        pause_s = RESULT_PAUSE_S
+        while not has_result(record := self.record(job_id)):
             if deadline is not None and time.monotonic() >= deadline:
                 raise ResultTimeout(f"job {job_id} is still {record.state} after {timeout:g} s")
-            time.sleep(pause)
-            pause = min(pause * 2, RESULT_PAUSE_CAP_S)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, RESULT_PAUSE_CAP_S)
+        return result_of(record)
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that has not started; see `Job.cancel`."""
-        ttl_ms = max(1, int(self.settings.workers.result_ttl * 1000))
-        verdict = self._run(scripts.cancel(self.keys.root, job_id=check_name("job id", job_id), ttl_ms=ttl_ms))
-        if verdict == "missing":
-            raise JobNotFound(f"no job {job_id} in namespace {self.settings.namespace!r}")
-        if verdict != "cancelled":
-            raise JobNotCancellable(f"job {job_id} is {verdict}: only a ready or scheduled job can be cancelled")
+        check_cancelled(job_id, self._run(cancel_call(job_id, self.settings)), self.settings)
 
-    def _send_chunk(self, chunk: list[Request]) -> list[Job]:
-        prepared = [self._enqueue_call(request) for request in chunk]
+    def _send_chunk(self, chunk: list[Sending]) -> list[Job]:
         try:
-            verdicts = self.store.run_many([call for call, _ in prepared])
+            verdicts = self.store.run_many([sending.call for sending in chunk])
         except UNAVAILABLE as fault:
             raise RedisUnavailable(f"Redis went away while jobs were sent: {fault}") from fault
-        for request, verdict in zip(chunk, verdicts, strict=True):
+        for sending, verdict in zip(chunk, verdicts, strict=True):
             if isinstance(verdict, Exception):
                 raise EnqueueError(f"Redis refused a job: {verdict}") from verdict
-            if verdict == "full":
-                raise self._full(request)
-        return [Job(job_id, self) for _, job_id in prepared]
-
-    def _enqueue_call(self, request: Request) -> tuple[scripts.Call[str], str]:
-        envelope = _envelope(request)
-        data = encode(envelope, self.settings.limits.payload_bytes)
-        call = scripts.enqueue(
-            self.keys.root,
-            job_id=envelope.id,
-            queue=envelope.queue,
-            level=envelope.level,
-            envelope=data,
-            due_ms=_due_ms(request),
-            delay_ms=_delay_ms(request),
-            max_length=self.settings.limits.queue_length,
-        )
-        return call, envelope.id
-
-    def _full(self, request: Request) -> QueueFull:
-        return QueueFull(
-            f"queue {_envelope(request).queue!r} holds {self.settings.limits.queue_length} jobs (limits.queue_length): "
-            "send later, or start more workers"
-        )
+            check_accepted(sending, verdict, self.settings)
+        return [Job(sending.job_id, self) for sending in chunk]
 
     def _run(self, call: scripts.Call[str]) -> str:
         return str(self._redis(lambda _: self.store.run(call)))
@@ -246,48 +177,8 @@ class Client:
             return act(self.store.client)
         except UNAVAILABLE as fault:
             raise RedisUnavailable(
-                f"Redis does not answer: {fault}; if this was an enqueue, its fate is unknown"
+                f"{no_answer(self.settings.redis, fault)}. If this was an enqueue, its fate is unknown: "
+                "the same job_id again makes no second job"
             ) from fault
         except redis.exceptions.ResponseError as fault:
             raise RedisUnavailable(f"Redis refuses the command: {fault}") from fault
-
-
-def _envelope(request: Request) -> Envelope:
-    task = request.task
-    declared = task if isinstance(task, Task) else None
-    level = declared.level if declared and request.priority is None else request.priority
-    try:
-        label = Level.parse(Level.NORMAL if level is None else level).label
-    except ValueError as fault:
-        raise InvalidJob(str(fault)) from fault
-    return Envelope(
-        id=request.job_id or new_id(),
-        task=declared.name if declared else str(task),
-        queue=request.queue or (declared.queue if declared else "default"),
-        level=label,
-        args=list(request.args),
-        kwargs=request.kwargs,
-        max_attempts=request.max_attempts,
-        timeout_s=request.timeout,
-    )
-
-
-def _due_ms(request: Request) -> int:
-    if request.due_at is None:
-        return 0
-    if request.due_at.tzinfo is None:
-        raise InvalidJob("the due time has no time zone: use datetime.now(timezone.utc) or .astimezone()")
-    return int(request.due_at.timestamp() * 1000)
-
-
-def _delay_ms(request: Request) -> int:
-    if not 0 <= request.delay_s < 1e9:
-        raise InvalidJob(f"the delay must be 0 to 1e9 seconds, not {request.delay_s}")
-    return round(request.delay_s * 1000)
-
-
-def _why(record: JobRecord) -> str:
-    if record.reason:
-        return record.reason
-    error = record.error or {}
-    return str(error.get("message") or error.get("type") or "no reason recorded")

@@ -74,10 +74,17 @@ def _folder(pool: str, environ: Mapping[str, str]) -> str:
     system = Path("/run/rqsup") / pool
     user = os.geteuid()
     # A command run as the service's own user finds the service's folder, though systemd does not tell it.
-    if user == 0 or (system.is_dir() and system.stat().st_uid == user):
+    if user == 0 or _owner(system) == user:
         return str(system)
     home = environ.get("XDG_RUNTIME_DIR") or f"/tmp/rqsup-{user}"  # noqa: S108 - made 0700, owner checked
     return f"{home}/rqsup/{pool}"
+
+
+def _owner(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_uid
+    except OSError:  # it is not there, or lies in a folder of another user's, as systemd and root make them
+        return None
 
 
 def show(settings: Settings) -> dict[str, Any]:

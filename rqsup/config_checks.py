@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from rqsup.envelope import NAME
 from rqsup.job import LEVEL_LABELS
-from rqsup.settings import RedisSettings, Settings, WorkerSettings
+from rqsup.settings import AutoscaleSettings, PressureSettings, RedisSettings, Settings, WorkerSettings
 
 #: Most bytes of a Unix socket's path (sun_path without its closing zero).
 SOCKET_PATH_BYTES = 107
@@ -18,6 +18,7 @@ def cross_check(settings: Settings) -> list[str]:
     return [
         *_redis_faults(settings.redis),
         *_worker_faults(settings.workers),
+        *_load_faults(settings.autoscale, settings.pressure),
         *_name_faults(settings),
         *_socket_faults(settings.control.socket),
         *_log_faults(settings.log.file),
@@ -63,6 +64,19 @@ def _worker_faults(workers: WorkerSettings) -> list[str]:
     doubles = sorted({queue for queue in workers.queues if workers.queues.count(queue) > 1})
     if doubles:
         faults.append(f"workers.queues: names {', '.join(doubles)} twice")
+    if 0 < workers.max_memory_hard < workers.max_memory:
+        faults.append(
+            f"workers.max_memory_hard: {workers.max_memory_hard} bytes are less than workers.max_memory, {workers.max_memory} bytes"
+        )
+    return faults
+
+
+def _load_faults(autoscale: AutoscaleSettings, pressure: PressureSettings) -> list[str]:
+    faults = []
+    if autoscale.max < autoscale.min:
+        faults.append(f"autoscale.max: {autoscale.max} is less than autoscale.min, {autoscale.min}")
+    if 0 < pressure.high < pressure.low:
+        faults.append(f"pressure.high: {pressure.high:g} % is less than pressure.low, {pressure.low:g} %")
     return faults
 
 

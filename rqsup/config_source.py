@@ -57,7 +57,9 @@ def read_yaml(path: Path, faults: list[str]) -> dict[Any, Any]:
             mode = os.fstat(file.fileno()).st_mode
             data = yaml.load(file, Loader=_UniqueKeyLoader)  # noqa: S506 - derived from SafeLoader
     except OSError as fault:
-        faults.append(f"cannot be read: {fault.strerror or fault}")
+        faults.append(
+            f"cannot be read ({fault.strerror or fault}): name another file with -c, or let this user read it"
+        )
         return {}
     except (yaml.YAMLError, UnicodeDecodeError) as fault:
         faults.append(f"is no YAML: {' '.join(str(fault).split())}")

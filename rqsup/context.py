@@ -24,10 +24,14 @@ class JobContext:
     token: int
     #: Name of the worker that runs it.
     worker: str
-    #: A structlog logger bound to the job's id, task, queue and attempt.
-    log: Any
+    _make_log: Callable[[], Any]
     _lease_left: Callable[[], float]
     _stopping: Callable[[], bool]
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to the job's id, task, queue and attempt."""
+        return self._make_log()
 
     @property
     def lease_left_s(self) -> float:

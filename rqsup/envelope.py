@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from rqsup.errors import EnvelopeError, InvalidJob, PayloadTooLarge
-from rqsup.job import Level
+from rqsup.job import LEVEL_LABELS, Level
 
 #: Version of the format; a reader refuses what is newer than it knows.
 VERSION = 1
@@ -39,6 +39,7 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     v: int = VERSION
 
 
+_LEVELS = frozenset(LEVEL_LABELS)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Envelope)
 
@@ -112,7 +113,8 @@ def decode(data: bytes) -> Envelope:
     """
     try:
         envelope = _decoder.decode(data)
-        Level.parse(envelope.level)
+        if envelope.level not in _LEVELS:
+            Level.parse(envelope.level)
     except (msgspec.DecodeError, ValueError, RecursionError) as fault:
         raise EnvelopeError(f"undecodable payload: {fault}") from fault
     if envelope.v > VERSION:

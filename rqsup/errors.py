@@ -23,6 +23,8 @@ RqsupError
 └── PathRefused            a path leaves the producer's root
 
 JobTimeout (BaseException) raised inside a job at its soft timeout
+JobShutdown (BaseException) raised inside a job whose worker has to end before it is done
+CpuLimit (BaseException)   raised inside a job that used up its processor time
 """
 
 from __future__ import annotations
@@ -129,5 +131,21 @@ class JobTimeout(BaseException):
 
     Derived from BaseException so that a handler's `except Exception` does not swallow it.
     Best effort: C code that never returns to the interpreter is not interrupted; the master's
-    hard timeout ends that.
+    hard timeout ends that. It may hit any line, a `finally` or a commit included, so the worker leaves
+    after one, and a fresh worker takes its place.
+    """
+
+
+class JobShutdown(BaseException):
+    """Raised inside a job when its worker has to end and the time to finish is over.
+
+    The job goes back to its queue, uncharged, and runs again: clean up, and let this through. Derived
+    from BaseException so that a handler's `except Exception` does not swallow it.
+    """
+
+
+class CpuLimit(BaseException):
+    """Raised inside a job that used up its processor time, `@task(limits={"cpu": seconds})`.
+
+    Derived from BaseException, and best effort, as JobTimeout is.
     """

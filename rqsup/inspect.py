@@ -116,6 +116,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     host: str | None
     #: The raw payload when it cannot be read; in JSON as base64.
     payload: bytes | None
+    #: How its worker died in it the last time, in words, and where its threads were; None = it never did, or nobody knows.
+    crash: str | None = None
+    stack: str | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -258,6 +261,7 @@ def _letter(job_id: str, dead_at_ms: int, record: JobRecord | None) -> DeadLette
         traceback=_text_or_none(error.get("traceback")), dead_at_ms=dead_at_ms, attempts=record.attempts,
         worker=record.worker, host=_text_or_none(evidence.get("host")),
         payload=record.envelope if _envelope(record) is None else None,
+        crash=_text_or_none((record.crash or {}).get("message")), stack=_text_or_none((record.crash or {}).get("stack")),
     )  # fmt: skip
 
 

@@ -12,12 +12,13 @@ from typing import TypeVar
 
 import redis
 
-from rqsup.client import Client, Request
+from rqsup.client import Client
 from rqsup.envelope import check_name, new_id
 from rqsup.errors import ConfigError, EnqueueError, InvalidJob, PayloadTooLarge, RedisUnavailable
 from rqsup.globs import GlobSet
 from rqsup.job import LEVEL_LABELS, Level
 from rqsup.ratelimit import TokenBucket
+from rqsup.request import Request
 from rqsup.settings import ProducerSettings
 from rqsup.store.connection import UNAVAILABLE
 from rqsup.store.keys import lanes

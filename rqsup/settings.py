@@ -71,22 +71,55 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     crash_limit: AtLeastOne = 3
     #: Seconds that running jobs have to finish when the master stops or a worker is replaced.
     drain_timeout: NonNegative = 30.0
+    #: Seconds after that in which a job may clean up: JobShutdown is raised inside it; then its worker is killed.
+    shutdown_grace: NonNegative = 5.0
     #: Seconds a job may run when its task sets no timeout; then JobTimeout is raised inside it.
     job_timeout: Positive = 600.0
     #: Seconds after the timeout until the master kills the worker.
     kill_grace: Positive = 5.0
     #: Seconds for importing the application, and for a new worker to become ready.
     boot_timeout: Positive = 60.0
+    #: Seconds that an idle worker may leave a job in its hands untouched before it is replaced (it is stopped or wedged).
+    idle_grace: Positive = 5.0
     #: Seconds an idle worker waits in one blocking command.
     block_timeout: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 30.0
     #: Longest pause in seconds between two tries to reach Redis again.
     reconnect_cap: Annotated[float, msgspec.Meta(gt=0, le=4)] = 2.0
+    #: Seconds in which a job whose task this code does not know is offered again: newer code may be on its way.
+    unknown_task_patience: NonNegative = 10.0
     #: Seconds the record of a finished job is kept; 0 = not at all.
     result_ttl: NonNegative = 86400.0
     #: Pause in seconds before a worker that never became ready is started again; doubles up to the cap.
     restart_pause: Positive = 0.5
     #: Longest such pause in seconds.
     restart_cap: Positive = 60.0
+    #: Attempts after which a worker is replaced by a fresh one; 0 = without limit. Looked at once a second.
+    max_jobs: Count = 0
+    #: Age in seconds at which a worker is replaced; 0 = without limit.
+    max_age: NonNegative = 0.0
+    #: Bytes of private memory (USS) at which a worker is replaced after its job; 0 = without limit.
+    max_memory: Count = 0
+    #: Bytes of private memory at which a worker is killed in its job, which counts as a crash; 0 = without limit.
+    max_memory_hard: Count = 0
+    #: Seconds between two looks at the workers' memory, while a limit of it is set.
+    memory_sample: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 5.0
+    #: Part by which each worker's own limits are lower, at random, so that not all are replaced at once.
+    recycle_jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    #: Part of the workers that may be replaced at the same time, at least one.
+    recycle_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+
+
+class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one new worker has to show in a reload before the others follow."""
+
+    #: Function `module:name` that it calls before it takes jobs; an exception fails the reload. Empty = none.
+    check: str = ""
+    #: Jobs that it has to run first; 0 = none.
+    jobs: Count = 0
+    #: Attempts among them that may end in an error.
+    max_errors: Count = 0
+    #: Seconds after which too few jobs have come to judge by, and the reload goes on.
+    timeout: Positive = 60.0
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +177,39 @@ class OutputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipe_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1048576)] = 262144
 
 
+class AutoscaleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the number of workers follows the load, inside fixed bounds."""
+
+    #: True = `workers.count` is only the number at the start.
+    enabled: bool = False
+    #: Fewest and most workers.
+    min: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1
+    max: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 8
+    #: Workers added or taken away at a time.
+    step: AtLeastOne = 1
+    #: Seconds from one change to the next.
+    cooldown: NonNegative = 10.0
+    #: Seconds that the oldest ready job has waited when workers are added.
+    up_wait: Positive = 1.0
+    #: Seconds for which nothing waits and `step` workers are idle before they are taken away.
+    down_idle: Positive = 60.0
+    #: Seconds between two looks.
+    interval: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 1.0
+
+
+class PressureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Load is shed while memory is short: workers take no new jobs."""
+
+    #: Percent of the last 10 s in which some process waited for memory, from which on load is shed; 0 = never.
+    high: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    #: Percent below which workers take jobs again.
+    low: Annotated[float, msgspec.Meta(ge=0, le=100)] = 5.0
+    #: File to read; empty = the one that systemd names (MEMORY_PRESSURE_WATCH), else the machine's.
+    path: str = ""
+    #: Seconds between two looks.
+    interval: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 1.0
+
+
 class ProducerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The producer: a job for each file of a directory."""
 
@@ -180,9 +246,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespace: Namespace = "default"
     redis: RedisSettings = RedisSettings()
     workers: WorkerSettings = WorkerSettings()
+    canary: CanarySettings = CanarySettings()
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()
     control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()
     output: OutputSettings = OutputSettings()
+    autoscale: AutoscaleSettings = AutoscaleSettings()
+    pressure: PressureSettings = PressureSettings()
     producer: ProducerSettings = ProducerSettings()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from rqsup.envelope import check_name
 from rqsup.job import Level
+from rqsup.limits import Limits, parse_limits
 from rqsup.retry import Backoff
 
 P = ParamSpec("P")
@@ -28,6 +29,8 @@ class Task(Generic[P, R]):
     #: Soft timeout of one attempt in seconds; None = `workers.job_timeout`.
     timeout_s: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
+    #: Resources that one run may take; None = no limits but the worker's.
+    limits: Limits | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, without a queue."""
@@ -54,6 +57,7 @@ def task(
     max_attempts: int = ...,
     timeout: float | None = ...,
     backoff: Backoff | None = ...,
+    limits: Mapping[str, int] | None = ...,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
     function: Callable[..., Any] | None = None,
@@ -65,6 +69,7 @@ def task(
     max_attempts: int = 5,
     timeout: float | None = None,
     backoff: Backoff | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> Any:
     """Declare a function as a task.
 
@@ -75,6 +80,7 @@ def task(
         max_attempts: attempts that may end in an error, 1 or more.
         timeout: soft timeout of one attempt in seconds.
         backoff: delays between attempts.
+        limits: resources of one run, enforced by the kernel: `data`, `fsize` (bytes), `cpu` (seconds), `nofile`.
 
     Raises:
         InvalidJob: the name or the queue is outside the alphabet.
@@ -90,6 +96,7 @@ def task(
             max_attempts=max_attempts,
             timeout_s=timeout,
             backoff=backoff or Backoff(),
+            limits=_parse_limits(limits, name or function.__qualname__) if limits else None,
         )
         if max_attempts < 1:
             raise ValueError(f"task {declared.name!r}: max_attempts must be 1 or more, not {max_attempts}")
@@ -99,6 +106,13 @@ def task(
         return declared
 
     return declare if function is None else declare(function)
+
+
+def _parse_limits(limits: Mapping[str, int], name: str) -> Limits:
+    try:
+        return parse_limits(limits)
+    except ValueError as fault:
+        raise ValueError(f"task {name!r}: {fault}") from None
 
 
 def _register(declared: Task[..., Any]) -> None:

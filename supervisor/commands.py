@@ -22,6 +22,7 @@ from rqsup.supervisor.picture import MemoryMeter, count_busy, count_ready, view_
 from rqsup.supervisor.ports import metrics
 from rqsup.supervisor.ports.control import Teller
 from rqsup.supervisor.snapshot import VERSION, Snapshot
+from rqsup.supervisor.stacks import take_stacks
 
 if TYPE_CHECKING:
     from rqsup.supervisor.master import Master
@@ -32,7 +33,7 @@ STOP_REPORT_S = 5.0
 FOLLOWER_LIMIT = 8
 #: Counters that exist from the start, so that a metric shows 0 and not nothing.
 COUNTERS = (
-    "crashed", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped",
+    "crashed", "returned", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped", "recycled", "memory_kills",
     "output_lines", "output_dropped",
 )  # fmt: skip
 
@@ -69,15 +70,23 @@ class Commands:
                 self._master.set_quiet(command == "quiet")
             case "scale":
                 answer = self._scale(arguments)
-            case "queues":
-                answer = await self._queues()
-            case "events":
-                answer = await self._events(arguments, tell)
-            case "kill":
-                answer = await self._kill(arguments, tell)
+            case "stacks" | "queues" | "events" | "kill":
+                answer = await self._watch(command, arguments, tell)
             case _:
                 raise CommandRefused(f"unknown command {command!r}")
         return answer
+
+    async def _watch(self, command: str, arguments: dict[str, Any], tell: Teller) -> dict[str, Any]:
+        """What an operator asks who looks at the pool, and what he does about a job that he sees there."""
+        match command:
+            case "stacks":
+                return {"workers": await take_stacks(self._master.pool, arguments.get("pid"))}
+            case "queues":
+                return await self._queues()
+            case "events":
+                return await self._events(arguments, tell)
+            case _:
+                return await self._kill(arguments, tell)
 
     async def reload_quietly(self) -> None:
         """Reload on a signal: nobody waits for the answer, the log has it."""
@@ -112,6 +121,9 @@ class Commands:
             counters=totals | {"strangers": master.pool.strangers},
             workers=[view_worker(child, self._meter) for child in children],
             recoveries=list(master.registry.recoveries),
+            configured=master.settings.workers.count,
+            target_by=master.staffing.source,
+            shedding=master.shedder.reason,
         )
 
     def status_line(self) -> str:
@@ -120,9 +132,12 @@ class Commands:
         children = master.pool.children.values()
         counts = f"{count_ready(children)}/{master.target} ready, {count_busy(children)} busy"
         extra = [] if master.store.ok else ["Redis away"]
+        extra += [reason[:200] for reason in (master.rollout.restart.reason, master.shedder.reason) if reason]
         if master.rollout.last_reload.startswith("failed"):
             extra.append(f"last reload {master.rollout.last_reload}"[:200])
         state = self._state()
+        if master.farewell.begun:
+            extra.append(f"{master.farewell.left_s:.0f} s left to finish")
         head = counts if state == "running" else f"{state}, {counts}"
         return ", ".join([head, f"gen {master.rollout.wanted}", *extra])
 
@@ -138,9 +153,13 @@ class Commands:
             return False, f"Redis does not answer: {master.store.fault}"
         if master.quiet or self._state() in {"starting", "stopping"}:
             return False, f"not taking jobs: {'quiet' if master.quiet else self._state()}"
+        if master.shedder.reason:
+            return False, f"not taking jobs: {master.shedder.reason}"
+        reason = master.rollout.restart.reason
+        degraded = f"; degraded: {reason}" if reason else ""
         if ready * 2 < target:
-            return False, f"only {ready} of {target} workers are ready"
-        return True, f"ok: {ready} of {target} workers are ready"
+            return False, f"only {ready} of {target} workers are ready{degraded}"
+        return True, f"ok: {ready} of {target} workers are ready{degraded}"
 
     def metrics(self) -> bytes:
         """The page /metrics. Depths are those read after the scrape before: a scrape never waits for Redis."""
@@ -216,6 +235,9 @@ class Commands:
         return await kill_job(self._master, job_id, uid=tell.uid, requeue=bool(arguments.get("requeue")))
 
     def _scale(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments.get("reset"):
+            self._master.scale(None)
+            return {"target": self._master.target}
         workers = arguments.get("workers")
         if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
             raise CommandRefused(f"workers must be a number from 1 to {MAX_WORKERS}, not {workers!r}")
@@ -230,4 +252,6 @@ class Commands:
             return "degraded"
         if master.rollout.reloading:
             return "reloading"
-        return "quiet" if master.quiet else "running"
+        if master.quiet:
+            return "quiet"
+        return "shedding" if master.shedder.reason else "running"

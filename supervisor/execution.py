@@ -36,7 +36,9 @@ async def kill_job(master: Master, job_id: str, *, uid: int, requeue: bool) -> d
     seen = {id(recovery) for recovery in master.registry.recoveries}
     reason = f"killed by the operator (user {user})" + (", to run again" if requeue else "")
     get_logger("master").warning("killing a job", job_id=job_id, worker=child.number, pid=child.pid, user=user)
-    master.pool.kill(child, Verdict(reason, charge=False, condemned="" if requeue else job_id))
+    verdict = Verdict(reason, charge=False, job=job_id, condemn=not requeue)
+    # Where it was goes with the job: it may be why somebody ends it.
+    master.pool.kill(child, verdict, ask_stack=True)
     deadline = time.monotonic() + SETTLED_S
     became = ""
     while not became and time.monotonic() < deadline:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from rqsup.logs import get_logger
 from rqsup.supervisor.child import Child, Verdict
 from rqsup.supervisor.picture import count_busy
+from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 
 #: Seconds to pay the last debts when Redis does not answer at the end; a successor or a reaper pays them then.
@@ -20,9 +21,10 @@ LOOK_S = 0.005
 class Farewell:
     """Stops the pool, once `begin` was called.
 
-    1. The target becomes 0, so the plan drains all workers; each of them has until `deadline`.
-    2. The plan kills those that are late: their jobs go back to their queues, uncharged.
-    3. When all workers are gone, `finish` waits until their jobs are back; then `over` is set.
+    1. Warm: the target becomes 0, so the plan drains all workers; each of them has until `deadline`.
+    2. Soft: JobShutdown is raised in the jobs of those that are late, which clean up and go back, uncharged.
+    3. Hard: the plan kills the workers that do not end even so.
+    4. When all workers are gone, `finish` waits until their jobs are back; then `over` is set.
     """
 
     def __init__(self, *, pool: Pool, in_debt: Callable[[], bool]) -> None:
@@ -52,10 +54,23 @@ class Farewell:
         if not self.begun:
             self.asked.set()
             self.deadline = time.monotonic() + drain_timeout_s
+            for child in self._pool.children.values():
+                if child.deadline is not None and child.phase is Phase.DRAINING:
+                    # A worn worker may have been given longer, when nobody waited for it.
+                    child.deadline = min(child.deadline, self.deadline)
             self._log.info("stopping", busy=count_busy(self._pool.children.values()), drain_timeout_s=drain_timeout_s)
 
-    def hurry(self) -> None:
-        """End all workers now; their jobs go back."""
+    def hurry(self, grace_s: float) -> None:
+        """Go to the next stage: have the jobs give up, or, when they were told so already, end all workers."""
+        children = list(self._pool.children.values())
+        if all(child.abandoned for child in children):
+            self.end_now()
+            return
+        for child in children:
+            self._pool.abandon(child, time.monotonic() + grace_s, "stop by the operator")
+
+    def end_now(self) -> None:
+        """End all workers by force; their jobs go back."""
         for child in list(self._pool.children.values()):
             self._pool.kill(child, Verdict("stopped by the operator", charge=False))
 

@@ -28,13 +28,15 @@ from rqsup.workers.boot import Assignment
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0
+#: Characters of an import error that fit into its first line.
+CAUSE_CHARS = 200
 
 
 class Generation:
     """A zygote process and the settings it runs under.
 
     `on_forked`, `on_refused` and `on_lost` are called from the loop: a worker runs, a fork was refused,
-    the zygote itself is gone without having been closed.
+    the zygote itself is gone, `closed` or not, and answers nothing any more.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Generation:
         self.settings = settings
         self.tasks: list[str] = []
         self.ready = False
+        #: It was told to end.
+        self.closed = False
         self._on_forked = on_forked
         self._on_refused = on_refused
         self._on_lost = on_lost
@@ -88,10 +92,16 @@ class Generation:
             raise
         self.tasks, self.ready = prepared.tasks, True
         self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
+        if not prepared.tasks:
+            self._log.warning("the application declares no task, so each job is buried: name its modules in `app`")
 
     def fork(self, assignment: Assignment, descriptors: list[int]) -> None:
-        """Ask the zygote for a worker that gets these descriptors (channel, output pipe); `on_forked` or `on_refused` tells what came of it."""
-        if self._socket is None:
+        """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it.
+
+        Args:
+            descriptors: what the worker gets, in this order: channel, black box, output pipe if there is one.
+        """
+        if self._socket is None or self.closed:
             self._on_refused(ForkRefused(assignment.worker, "the zygote is gone"))
             return
         try:
@@ -99,15 +109,22 @@ class Generation:
         except OSError as fault:
             self._on_refused(ForkRefused(assignment.worker, f"the zygote does not answer: {fault}"))
 
+    def kill(self) -> None:
+        """End the zygote by force; `on_lost` follows unless it was closed."""
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     def close(self) -> None:
-        """End the zygote. Its workers go on: they are the master's children."""
+        """End the zygote. Its workers go on: they are the master's children.
+
+        What it was asked for before, it still answers: a worker whose pid were never told could not be reaped.
+        """
         self.ready = False
-        if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
-            self._socket = None
+        if self._socket is not None and not self.closed:
+            self.closed = True
+            self._socket.shutdown(socket.SHUT_WR)
             # Its end of the socket tells it to leave; one that hangs in the application's import does not look.
-            asyncio.get_running_loop().call_later(FAREWELL_S, self._kill)
+            asyncio.get_running_loop().call_later(FAREWELL_S, self.kill)
 
     async def farewell(self) -> None:
         """End the zygote and wait until it is reaped: a master that ends must not leave a zombie."""
@@ -158,7 +175,7 @@ class Generation:
             case Prepared() if self._prepared and not self._prepared.done():
                 self._prepared.set_result(message)
             case PrepareFailed() if self._prepared and not self._prepared.done():
-                self._prepared.set_exception(AppImportError(f"the application cannot be imported:\n{message.reason}"))
+                self._prepared.set_exception(_import_error(message.reason))
             case Forked():
                 self._on_forked(message)
             case ForkRefused():
@@ -180,14 +197,15 @@ class Generation:
         os.close(self._pidfd)
         self._pidfd = -1
         self._gone.set()
-        closed = self._socket is None
+        self.ready = False
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
         if self._prepared and not self._prepared.done():
             self._prepared.set_exception(AppImportError(f"the zygote ended while it imported the application ({how})"))
-        elif not closed:
-            was_ready = self.ready
-            self.close()
-            if was_ready:
-                self._on_lost(self)
+        else:
+            self._on_lost(self)
 
     def _has_message(self) -> bool:
         if self._socket is None:
@@ -197,6 +215,9 @@ class Generation:
         except OSError:
             return False
 
-    def _kill(self) -> None:
-        if self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+def _import_error(trace: str) -> AppImportError:
+    cause = trace.strip().splitlines()[-1][:CAUSE_CHARS]
+    return AppImportError(
+        f"the application cannot be imported ({cause}): correct the module, or `app` in the configuration\n{trace}"
+    )

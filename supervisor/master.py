@@ -1,19 +1,15 @@
 """The master: one event loop that wakes, reads, decides and acts.
 
-1. Opens its ports, waits for Redis, has the first zygote import the application.
-2. Turns the loop: each signal, death, readiness, command or deadline has the plan look at the pool.
-3. Beside it run the upkeep tasks: beats and recoveries, reaper, scheduler.
-4. Stops in order: workers drain until one deadline, what is left is killed, its jobs go back, ports close.
+1. Opens its ports; the opening waits for Redis and the first zygote, and starts the upkeep tasks beside the loop.
+2. Turns the loop: each signal, death, readiness, command or deadline has the plan look at the pool, and the hand act.
+3. Stops in order: workers drain until one deadline, what is left is killed, its jobs go back, ports close.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
-import enum
-import re
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -22,23 +18,28 @@ from typing import Any
 from rqsup.logs import get_logger, reopen, tap
 from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
-from rqsup.store.connection import persistence_warning
 from rqsup.supervisor import exits, signals
-from rqsup.supervisor.child import Child, Death, overdue_verdict
+from rqsup.supervisor.child import Child, Death
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.events import Events
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
+from rqsup.supervisor.hand import Hand
+from rqsup.supervisor.opening import Opening
 from rqsup.supervisor.picture import count_ready
-from rqsup.supervisor.plan import Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
-from rqsup.supervisor.pool import Pool
+from rqsup.supervisor.plan import View, decide, next_deadline
+from rqsup.supervisor.pool import Pool, host_name
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.http import HttpPort
 from rqsup.supervisor.ports.systemd import Notifier
+from rqsup.supervisor.recycle import at_a_time
+from rqsup.supervisor.role import Role, Stage
 from rqsup.supervisor.rollout import Rollout
-from rqsup.supervisor.upkeep.reaper import Reaper
+from rqsup.supervisor.staffing import Staffing
+from rqsup.supervisor.stall import Stall
+from rqsup.supervisor.upkeep.inspector import Inspector
 from rqsup.supervisor.upkeep.registry import Registry
-from rqsup.supervisor.upkeep.scheduler import Scheduler
+from rqsup.supervisor.upkeep.shedder import Shedder
 from rqsup.workers.slot import Order
 from rqsup.workers.title import set_title
 
@@ -46,28 +47,10 @@ from rqsup.workers.title import set_title
 PR_SET_CHILD_SUBREAPER = 36
 #: Seconds between two looks at things that send no event: running jobs' deadlines, titles, watchdog.
 TICK_S = 1.0
-#: A tick so late means that this process was stopped or starved, and so could not see its workers' progress.
-STALL_S = 2.0
 #: Seconds to wait for cancelled tasks before they are cancelled again.
 CANCEL_S = 0.1
 #: Seconds beyond the drain and the last debts in which the ports close.
 CLOSE_S = 5.0
-
-
-class Role(enum.StrEnum):
-    """What one master does."""
-
-    ALL = "all"
-    WORKER = "worker"
-    SCHEDULER = "scheduler"
-
-
-class Stage(enum.StrEnum):
-    """Where the master stands in its own life."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
 
 
 class Master:
@@ -80,7 +63,6 @@ class Master:
         self.counters: Counter[str] = Counter()
         self.events = Events()
         self.quiet = False
-        self.scaled_to: int | None = None
         self.metrics_address = ""
         self.lag_s = 0.0
         self.turns = 0
@@ -88,7 +70,7 @@ class Master:
         self.store = AsyncStore(settings.redis)
         self.rollout = Rollout(settings=settings, load=load, target=lambda: self.target, on_change=self.look)
         self.pool = Pool(
-            host=_host_name(),
+            host=host_name(),
             slots=2 * MAX_WORKERS,
             on_change=self.look,
             on_ready=self._worker_ready,
@@ -98,7 +80,20 @@ class Master:
         self.registry = Registry(
             store=self.store, pool=self.pool, settings=lambda: self.rollout.settings, counters=self.counters
         )
+        self.inspector = Inspector(
+            pool=self.pool, settings=lambda: self.settings, counters=self.counters, on_change=self.look
+        )
+        self.shedder = Shedder(settings=lambda: self.settings, on_change=self._give_order)
+        self.staffing = Staffing(
+            store=self.store, pool=self.pool, settings=lambda: self.settings, on_change=self.look,
+            held=lambda: self.pool.order is Order.QUIET,
+        )  # fmt: skip
         self.farewell = Farewell(pool=self.pool, in_debt=lambda: self.registry.in_debt)
+        self._opening = Opening(self)
+        self._hand = Hand(
+            pool=self.pool, rollout=self.rollout, registry=self.registry, farewell=self.farewell,
+            settings=lambda: self.settings,
+        )  # fmt: skip
         self._commands = Commands(self)
         self._control = ControlPort(settings.control.socket, self._commands.handle, pool=settings.pool)
         self._http = HttpPort(
@@ -107,7 +102,7 @@ class Master:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._pardon_until = 0.0
+        self._stall = Stall(awake_at=time.monotonic())
         self._told_ready = False
         self._log = get_logger("master", pool=settings.pool)
 
@@ -128,7 +123,7 @@ class Master:
         """Workers that there should be."""
         if self.farewell.begun or self.role is Role.SCHEDULER:
             return 0
-        return self.scaled_to if self.scaled_to is not None else self.settings.workers.count
+        return self.staffing.wanted
 
     async def run(self) -> int:
         """Live from start to stop; returns the exit code.
@@ -163,19 +158,21 @@ class Master:
             self.notifier.stopping("stopping")
         self.farewell.begin(self.settings.workers.drain_timeout)
         if now:
-            self.farewell.hurry()
+            self.farewell.end_now()
         self.look()
 
     def set_quiet(self, quiet: bool) -> None:
         """Stop or resume fetching; running jobs go on."""
         self.quiet = quiet
         self._log.info("quiet" if quiet else "resumed")
-        self.pool.command_all(Order.QUIET if quiet else Order.WORK)
+        self._give_order()
 
-    def scale(self, workers: int) -> None:
-        """Have so many workers from now on, whatever the configuration says."""
-        self.scaled_to = workers
-        self._log.info("scaled", workers=workers)
+    def scale(self, workers: int | None) -> None:
+        """Have so many workers from now on, whatever the configuration says; None = as it says."""
+        if workers is None:
+            self.staffing.reset()
+        else:
+            self.staffing.scale(workers)
         self.look()
 
     def spawn_task(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -184,58 +181,36 @@ class Master:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
+    def _give_order(self) -> None:
+        self.pool.command_all(Order.QUIET if self.quiet or self.shedder.reason else Order.WORK)
+        self.look()
+
     async def _open_http(self) -> None:
         metrics = self.settings.metrics
         if metrics.enabled:
             self.metrics_address = await self._http.start(metrics.host, metrics.port)
 
     async def _start(self) -> bool:
-        """Wait for Redis, import the application, start the upkeep; False when a stop came first."""
-        starting = asyncio.create_task(self._start_steps())
-        stop = asyncio.create_task(self.farewell.asked.wait())
-        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not starting.done():
-            starting.cancel()
+        """Wait for all that the pool needs, then begin to turn; False when a stop came first."""
+        if not await self._opening.begin():
             return False
-        starting.result()
-        return True
-
-    async def _start_steps(self) -> None:
-        warning = persistence_warning(await self.store.await_server(self._redis_is_late))
-        if warning:
-            self._log.warning(warning)
-        if self.role is not Role.SCHEDULER:
-            await self.rollout.start(self.pool)
-        self.spawn_task(self.registry.run_beats())
-        self.spawn_task(self.registry.run_recoveries())
-        if self.role in {Role.ALL, Role.SCHEDULER}:
-            scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
-            reaper = Reaper(
-                store=self.store,
-                registry=self.registry,
-                settings=lambda: self.settings,
-                own=lambda: set(self.pool.children),
-            )
-            for work in (scheduler.run(), scheduler.listen(), reaper.run()):
-                self.spawn_task(work)
+        # Waiting for Redis and for the application's import was no stall.
+        self._stall.awake_at = time.monotonic()
         self._running = True
         self.spawn_task(self._tick_for_ever())
         self.look()
-
-    def _redis_is_late(self, fault: str, pause_s: float) -> None:
-        self._log.warning("waiting for Redis", error=fault)
-        self.notifier.status(f"waiting for Redis: {fault}")
-        self.notifier.extend_timeout(pause_s + self.settings.redis.connect_timeout + self.settings.workers.boot_timeout)
+        return True
 
     def _look(self) -> None:
         """Decide and act until there is nothing more to do, then sleep until the next deadline."""
         self._look_due = False
+        # Here and not in the tick: after a stall, a deadline's timer may come first.
+        self._notice_stall()
         for _ in range(MAX_WORKERS):
             actions = decide(self._view())
             if not actions:
                 break
-            if not all(self._act(action) for action in actions):
+            if not all(self._hand.act(action) for action in actions):
                 break
         self._set_timer(next_deadline(self._view()))
         self._tell_state()
@@ -248,33 +223,13 @@ class Master:
             target=self.target,
             generation=self.rollout.wanted,
             can_fork=self.rollout.zygote is not None,
+            trial=self.rollout.trial,
             not_before=self.rollout.restart.not_before,
-            pardon_until=self._pardon_until,
+            pardon_until=self._stall.pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
+            recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
+            redis_ok=self.store.ok,
         )
-
-    def _act(self, action: Action) -> bool:
-        """Carry out one action; False when it cannot be done now, and asking again would not help."""
-        match action:
-            case Spawn():
-                zygote = self.rollout.zygote
-                if not zygote or not self.pool.spawn(zygote):
-                    return False
-                # Redis should know the worker before it asks for jobs.
-                self.registry.hasten()
-            case Drain(worker):
-                deadline = self.farewell.deadline or time.monotonic() + self.settings.workers.drain_timeout
-                self.pool.drain(self.pool.children[worker], deadline)
-            case Kill(worker, overdue):
-                self._kill_overdue(self.pool.children[worker], overdue)
-        return True
-
-    def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
-        verdict = overdue_verdict(overdue, child, time.monotonic())
-        self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
-        if overdue is Overdue.DRAIN and self.farewell.begun:
-            self.farewell.passed(child)
-        self.pool.kill(child, verdict)
 
     def _worker_ready(self, child: Child) -> None:
         self._log.info("worker ready", worker=child.number, pid=child.pid, generation=child.assignment.generation)
@@ -290,14 +245,18 @@ class Master:
             self.counters["deaths"] += 1
             self.counters["restarts"] += self.stage is Stage.RUNNING
             job = death.job.id if death.job else None
-            self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job)
+            stack = {"stack": death.stack} if death.stack else {}
+            self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job, **stack)
 
     def _on_signal(self, number: signal.Signals) -> None:
         match number:
             case signal.SIGHUP:
                 self.spawn_task(self._commands.reload_quietly())
+            case signal.SIGTERM if self.farewell.begun:
+                self.farewell.hurry(self.settings.workers.shutdown_grace)
+                self.look()
             case signal.SIGTERM:
-                self.stop(now=self.farewell.begun)
+                self.stop(now=False)
             case signal.SIGINT | signal.SIGQUIT:
                 self.stop(now=True)
             case signal.SIGTTIN:
@@ -325,22 +284,23 @@ class Master:
             await asyncio.sleep(interval_s)
             now = time.monotonic()
             self.lag_s, self.turns = now - before - interval_s, self.turns + 1
-            if self.lag_s > STALL_S:
-                # Suspended or starved: workers' deadlines passed while nobody could see them being met.
-                self._pardon_until = now + self.lag_s
-                self._log.warning(
-                    "the master was held up; no worker is killed for lateness now", late_s=round(self.lag_s, 1)
-                )
             before = now
+            self.pool.oom.tick()
             self._look()
             self.pool.reap_strangers()
             self.notifier.watchdog()
+
+    def _notice_stall(self) -> None:
+        late_s = self._stall.woke(time.monotonic(), TICK_S)
+        if late_s:
+            self._log.warning("the master was held up; no worker is killed for lateness now", late_s=round(late_s, 1))
 
     def _tell_state(self) -> None:
         text = self._commands.status_line()
         set_title(f"master [{self.settings.pool}] {text}")
         if self.farewell.begun:
-            self.notifier.extend_timeout(self.farewell.left_s + LAST_DEBTS_S + CLOSE_S)
+            grace_s = self.settings.workers.shutdown_grace
+            self.notifier.extend_timeout(self.farewell.left_s + grace_s + LAST_DEBTS_S + CLOSE_S)
         elif (
             not self._told_ready
             and self.stage is Stage.RUNNING
@@ -379,8 +339,3 @@ class Master:
         # An upkeep task never ends by itself: without it the pool would rot quietly. systemd starts us anew.
         self._log.critical("a part of the master failed; stopping", exc_info=task.exception())
         self.stop(now=False)
-
-
-def _host_name() -> str:
-    """This machine's name in the alphabet of worker ids."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40] or "host"

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import secrets
 import signal
 import socket
@@ -19,14 +20,17 @@ from collections.abc import Callable
 import psutil
 
 from rqsup.logs import get_logger
-from rqsup.supervisor.child import Child, Death, Verdict, judge
+from rqsup.supervisor.blackbox import SILENT, BlackBox
+from rqsup.supervisor.child import Child, Death, Evidence, Verdict, judge
 from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.messages import Forked, ForkRefused
+from rqsup.supervisor.oom import OomWatch
+from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.scoreboard import Scoreboard
 from rqsup.workers.boot import Assignment
-from rqsup.workers.channel import LOOK, READY
+from rqsup.workers.channel import LOOK, MESSAGE_BYTES, READY, UNFIT
 from rqsup.workers.slot import Order
 
 
@@ -50,6 +54,7 @@ class Pool:
         self.board = Scoreboard(slots)
         self.children: dict[str, Child] = {}
         self.strangers = 0
+        self.oom = OomWatch()
         #: Children that are no workers: somebody else of the master reaps them.
         self.zygotes: set[int] = set()
         self.order = Order.WORK
@@ -60,10 +65,15 @@ class Pool:
         self._on_death = on_death
         self._sink = sink
         self._unborn = 0
+        self._dumps: set[asyncio.Task[None]] = set()
         self._log = get_logger("master")
 
-    def spawn(self, generation: Generation) -> Child | None:
-        """Ask for one more worker; None when all slots are lent."""
+    def spawn(self, generation: Generation, *, check: str = "") -> Child | None:
+        """Ask for one more worker; None when all slots are lent.
+
+        Args:
+            check: function `module:name` that it has to call before it becomes ready.
+        """
         lent = self.board.lend()
         if lent is None:
             self._log.error("no slot is free for another worker")
@@ -75,16 +85,19 @@ class Pool:
         now = time.monotonic()
         assignment = Assignment(
             number=self._free_number(), worker=f"{self._identity}.{next(self._counter)}", slot=index,
-            generation=generation.number, master_pid=os.getpid(), mark=secrets.token_hex(8),
+            generation=generation.number, master_pid=os.getpid(), check=check, mark=secrets.token_hex(8),
         )  # fmt: skip
-        child = Child(assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout)
+        child = Child(
+            assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout, box=BlackBox(),
+            patience=Patience.of(generation.settings),
+        )  # fmt: skip
         self.children[child.worker] = child
         self._unborn += 1
         output = generation.settings.output
         if self._sink and output.capture:
             child.output = self._sink.open(assignment, slot, output)
         with its:
-            generation.fork(assignment, [its.fileno(), *([child.output.its] if child.output else [])])
+            generation.fork(assignment, [its.fileno(), *child.descriptors()])
         if child.output:
             child.output.release()
         return child
@@ -98,6 +111,7 @@ class Pool:
         child.pidfd = os.pidfd_open(message.pid)
         with contextlib.suppress(psutil.Error, OSError):
             child.started_ticks = process_start(message.pid)
+        child.oom_counter = self.oom.counter_of(message.pid)
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._reap, child)
         loop.add_reader(child.channel, self._hear, child)
@@ -147,12 +161,33 @@ class Pool:
         child.deadline = deadline
         self.command(child, Order.LEAVE)
 
-    def kill(self, child: Child, verdict: Verdict) -> None:
-        """End a worker and all that its job started."""
-        child.phase = Phase.DYING
-        # Noted before the signal: the death that follows has to find it.
-        child.verdict = verdict
+    def abandon(self, child: Child, deadline: float, reason: str) -> None:
+        """Have a worker's job give up (JobShutdown), and the worker leave, until the deadline."""
+        child.phase, child.deadline, child.abandoned = Phase.DRAINING, deadline, reason
+        self.command(child, Order.ABANDON)
+        # The order stands in the slot; the signal only interrupts the job so that it is seen.
         if child.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+
+    def kill(self, child: Child, verdict: Verdict, *, ask_stack: bool = False) -> None:
+        """End a worker and all that its job started.
+
+        Args:
+            ask_stack: first have it write down where it hangs, which takes up to 0.2 s.
+        """
+        child.phase = Phase.DYING
+        # Noted before the signal: the death that follows has to find it. The first reason is the true one.
+        child.verdict = child.verdict or verdict
+        if child.pidfd < 0:
+            return
+        if ask_stack and child.box:
+            # Should its job end just now, it shall not begin another one and take that with it.
+            child.slot.order = Order.LEAVE
+            task = asyncio.create_task(self._ask_and_kill(child, child.box))
+            self._dumps.add(task)
+            task.add_done_callback(self._dumps.discard)
+        else:
             self._signal(child)
 
     def reap_strangers(self) -> None:
@@ -172,6 +207,14 @@ class Pool:
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
             self.strangers += 1
 
+    async def _ask_and_kill(self, child: Child, box: BlackBox) -> None:
+        try:
+            child.stack = await box.ask(child.pidfd) or SILENT
+        finally:
+            # Whatever became of the question, the worker ends. Unless it has: then it is reaped, and the pidfd closed.
+            if child.pidfd >= 0:
+                self._signal(child)
+
     def _signal(self, child: Child) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -180,7 +223,7 @@ class Pool:
 
     def _hear(self, child: Child) -> None:
         try:
-            data = child.channel.recv(64)
+            data = child.channel.recv(MESSAGE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -188,6 +231,8 @@ class Pool:
         if not data:
             # The process ended or closed everything it had; the pidfd tells which.
             asyncio.get_running_loop().remove_reader(child.channel)
+        elif data.startswith(UNFIT):
+            child.unfit = data.removeprefix(UNFIT).decode("utf-8", "replace")
         elif READY in data and child.phase is Phase.STARTING:
             child.phase, child.deadline, child.was_ready = Phase.READY, None, True
             self._on_ready(child)
@@ -201,13 +246,24 @@ class Pool:
         # While the zombie holds the pid, the group of that number is the worker's: end what its job left in it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
-        death = judge(child, ended, seen_at)
+        _, _, usage = os.wait4(child.pid, 0)
+        # Its last words may have come together with its death.
+        self._hear(child)
+        death = judge(child, ended, seen_at, self._evidence(child, ended, usage.ru_maxrss * 1024))
         loop = asyncio.get_running_loop()
         loop.remove_reader(child.pidfd)
         loop.remove_reader(child.channel)
         self._forget(child)
         self._on_death(death)
+
+    def _evidence(self, child: Child, ended: os.waitid_result, peak_bytes: int) -> Evidence:
+        """What a dead worker left behind."""
+        killed = child.verdict is None and ended.si_code != os.CLD_EXITED and ended.si_status == signal.SIGKILL
+        return Evidence(
+            stack=child.stack or (child.box.last_words() if child.box else ""),
+            oom=self.oom.explains(child.oom_counter) if killed else None,
+            peak_bytes=peak_bytes,
+        )
 
     def _forget(self, child: Child) -> None:
         child.close()
@@ -228,3 +284,8 @@ def process_start(pid: int) -> int:
     """
     with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - read on each death and beat
         return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def host_name() -> str:
+    """This machine's name in the alphabet of worker ids."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40] or "host"

@@ -21,17 +21,20 @@ class Restart:
     reason: str = ""
 
     def failed(self, now: float, luck: float, reason: str) -> float:
-        """Note a failed start; returns the pause in seconds.
+        """Note a failed start; returns the pause from now on, in seconds.
+
+        Starts that fail together count as one: a pool of a hundred would else be at the longest pause at once.
 
         Args:
             luck: a random number in [0, 1).
         """
-        self.failures += 1
-        ceiling = min(self.cap_s, self.pause_s * 2.0 ** min(self.failures - 1, 30))
-        pause = ceiling * (0.5 + luck / 2)
-        self.not_before = max(self.not_before, now + pause)
         self.reason = reason
-        return pause
+        if now >= self.not_before:
+            self.failures += 1
+            ceiling = min(self.cap_s, self.pause_s * 2.0 ** min(self.failures, 30))
+            # Full jitter, but never less than the first pause: many pools of one broken deploy spread out.
+            self.not_before = now + self.pause_s + luck * max(0.0, ceiling - self.pause_s)
+        return self.not_before - now
 
     def succeeded(self) -> None:
         """A worker became ready: the pool is well."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from rqsup.errors import AppImportError, ReloadFailed, RqsupError
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
+from rqsup.supervisor.canary import watch
 from rqsup.supervisor.child import Death
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.plan import Phase
@@ -45,6 +46,8 @@ class Rollout:
         self._on_change = on_change
         self._pool: Pool | None = None
         self._wanted: Generation | None = None
+        #: The one before, while a reload may still have to go back to it.
+        self._previous: Generation | None = None
         self._settings = settings
         self._latest = 0
         self._lock = asyncio.Lock()
@@ -53,6 +56,8 @@ class Rollout:
         self._tasks: set[asyncio.Task[None]] = set()
         self.restart = Restart(settings.workers.restart_pause, settings.workers.restart_cap)
         self.last_reload = ""
+        #: A new worker is on trial.
+        self.trial = False
         self._log = get_logger("master")
 
     @property
@@ -74,6 +79,11 @@ class Rollout:
     def reloading(self) -> bool:
         """True while a reload is under way."""
         return self._lock.locked()
+
+    @property
+    def check(self) -> str:
+        """Function that a new worker has to call first; only the canary does."""
+        return self.settings.canary.check if self.trial else ""
 
     async def start(self, pool: Pool) -> None:
         """Import the application for the first time.
@@ -104,6 +114,10 @@ class Rollout:
                 self.last_reload = f"failed, nothing changed: {first}"
                 self._log.error("reload failed", error=str(fault))
                 raise
+            finally:
+                if self._wanted and not self._wanted.ready:
+                    # Its zygote died during the reload, which left it to us.
+                    self._start_reviving(self._wanted)
         self.last_reload = f"generation {self.wanted} took over"
 
     async def close(self) -> None:
@@ -113,6 +127,13 @@ class Rollout:
         if self._wanted:
             await self._wanted.farewell()
 
+    def end_zygote(self, number: int) -> None:
+        """End the zygote of a generation, because it does not answer; another takes its place."""
+        for generation in (self._wanted, self._previous):
+            if generation and generation.number == number:
+                self._log.error("the zygote does not answer; ending it", generation=number)
+                generation.kill()
+
     def worker_ready(self) -> None:
         """A worker became ready."""
         self.restart.succeeded()
@@ -121,9 +142,11 @@ class Rollout:
     def worker_died(self, death: Death) -> None:
         """A worker ended; one that never was ready slows further starts down, or fails the reload."""
         self._changed.set()
+        if self.trial and death.generation == self.wanted and not death.orderly:
+            self._failure = f"the canary died: {death.cause}"
         if death.was_ready or death.orderly:
             return
-        if self.reloading and death.generation == self.wanted:
+        if self.reloading and death.generation == self.wanted and not self._failure:
             self._failure = f"a new worker did not become ready: {death.cause}"
         pause_s = self.restart.failed(time.monotonic(), random.random(), death.cause)  # noqa: S311 - spreads starts
         self._log.error(
@@ -137,22 +160,57 @@ class Rollout:
         generation = await self._prepare(settings, self._next_number())
         tell(f"generation {generation.number} has imported the application ({len(generation.tasks)} tasks)")
         previous, self._wanted, self._failure = self._wanted, generation, ""
+        self._previous = previous
         self.restart.succeeded()
         self._on_change()
         try:
+            await self._try_canary(generation, tell)
             await self._until_ready(generation, tell)
         except BaseException:
+            self.trial = False
             # Back to the old code: its zygote still stands by, and the plan replaces what was replaced.
-            self._wanted = previous
+            self._wanted, self._previous = previous, None
             self.restart.succeeded()
             generation.close()
             self._on_change()
             raise
+        self._previous = None
+        self.restart.pause_s, self.restart.cap_s = settings.workers.restart_pause, settings.workers.restart_cap
         if previous:
             previous.close()
         tell(f"generation {generation.number} is ready with {self._target()} workers")
         while wait == "drained" and self._others(generation.number):
             await self._next_change()
+
+    async def _try_canary(self, generation: Generation, tell: Callable[[str], None]) -> None:
+        """Let one new worker show what it can, if the configuration asks for it."""
+        canary = generation.settings.canary
+        if not canary.check and not canary.jobs:
+            return
+        self.trial = True
+        self._on_change()
+        while not self._ready(generation.number):
+            self._give_up_on_failure(generation)
+            await self._next_change()
+        tell("the canary is ready")
+        if canary.jobs:
+            score, give_up = lambda: self._score(generation.number), lambda: self._give_up_on_failure(generation)
+            tell(await watch(canary, score=score, give_up_on_failure=give_up))
+        self.trial = False
+        self._on_change()
+
+    def _score(self, number: int) -> tuple[int, int]:
+        """Jobs that a generation's workers ran, and those among them that ended in an error."""
+        children = self._pool.children.values() if self._pool else ()
+        slots = [child.slot for child in children if child.assignment.generation == number]
+        errors = sum(slot.retried + slot.buried for slot in slots)
+        return errors + sum(slot.succeeded for slot in slots), errors
+
+    def _give_up_on_failure(self, generation: Generation) -> None:
+        if not generation.ready:
+            self._failure = self._failure or "the new zygote died"
+        if self._failure:
+            raise ReloadFailed(self._failure)
 
     async def _until_ready(self, generation: Generation, tell: Callable[[str], None]) -> None:
         told = 0
@@ -160,10 +218,7 @@ class Rollout:
             if ready > told:
                 tell(f"{ready} of {self._target()} workers replaced")
                 told = ready
-            if not generation.ready:
-                self._failure = self._failure or "the new zygote died"
-            if self._failure:
-                raise ReloadFailed(self._failure)
+            self._give_up_on_failure(generation)
             await self._next_change()
 
     async def _next_change(self) -> None:
@@ -189,8 +244,11 @@ class Rollout:
         if self._pool:
             self._pool.lost(generation)
         self._changed.set()
-        if generation is not self._wanted or self.reloading:
+        if generation.closed or generation is not self._wanted or self.reloading:
             return
+        self._start_reviving(generation)
+
+    def _start_reviving(self, generation: Generation) -> None:
         self._log.error("zygote died; starting another")
         task = asyncio.create_task(self._revive(generation))
         self._tasks.add(task)

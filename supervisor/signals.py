@@ -12,7 +12,7 @@ from collections.abc import Callable
 #: Meaning of each signal that the master understands.
 SIGNALS: dict[signal.Signals, str] = {
     signal.SIGHUP: "reload",
-    signal.SIGTERM: "drain and stop; again: stop now",
+    signal.SIGTERM: "drain and stop; again: jobs give up; again: stop now",
     signal.SIGINT: "stop now, jobs go back",
     signal.SIGQUIT: "stop now, jobs go back",
     signal.SIGUSR1: "reopen logs",

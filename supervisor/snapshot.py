@@ -54,7 +54,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     namespace: str
     pid: int
     generation: int
-    #: starting | running | degraded | reloading | quiet | stopping
+    #: starting | running | degraded | reloading | quiet | shedding | stopping
     state: str
     #: Workers wanted, workers ready to take jobs, workers inside a job.
     target: int
@@ -72,9 +72,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     #: Why the pool is degraded; empty otherwise.
     degraded: str
     #: Totals since the master started, over all workers, living and dead:
-    #: succeeded retried buried crashed recovered stale deaths restarts strangers beats_failed promoted reaped
+    #: succeeded retried buried crashed returned recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills
     #: output_lines output_dropped
     counters: dict[str, int]
     workers: list[WorkerView]
     #: The latest recoveries, newest last, at most 50.
     recoveries: list[RecoveryView]
+    #: Workers in the configuration, and who set the target: configuration | operator | autoscale.
+    configured: int = 0
+    target_by: str = "configuration"
+    #: Why workers take no new jobs although nobody told them to; empty = they do.
+    shedding: str = ""

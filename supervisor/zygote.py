@@ -25,6 +25,7 @@ from rqsup.errors import ForkRefused as ForkRefusedError
 from rqsup.settings import Settings
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
+    MESSAGE_DESCRIPTORS,
     REASON_CHARS,
     Forked,
     ForkRefused,
@@ -93,13 +94,13 @@ def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
         request, descriptors = _receive(control)
         if not isinstance(request, ForkWorker):
             return
-        channel, output = descriptors[0], (descriptors[1] if descriptors[1:] else None)
+        channel, box, output = (*descriptors, -1, -1)[:3]
 
         def be_worker(
-            assignment: Assignment = request.assignment, channel: int = channel, output: int | None = output
+            assignment: Assignment = request.assignment, channel: int = channel, box: int = box, output: int = output
         ) -> None:
             control.close()
-            run_worker(assignment, settings, memory, channel, output)
+            run_worker(assignment, settings, memory, channel, box, output_fd=output)
 
         control.send(encode(_answer_fork(request.assignment, be_worker)))
         for descriptor in descriptors:
@@ -116,7 +117,7 @@ def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Messa
 
 def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and its descriptors; None when the master closed its end."""
-    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 2)
+    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, MESSAGE_DESCRIPTORS)
     for descriptor in descriptors:
         # No program that a job starts shall hold a worker's channel open; recv_fds itself ignores flags.
         os.set_inheritable(descriptor, False)

@@ -73,7 +73,8 @@ def client(redis_server: LocalServer, namespace: str) -> Iterator[Client]:
 def _server(binary: str, *, aof: bool) -> Iterator[LocalServer]:
     # Not pytest's folder: its long path does not fit into the address of a Unix socket.
     folder = Path(tempfile.mkdtemp(prefix="rqsup-test-"))
-    server = LocalServer(folder, aof=aof, binary=binary)
+    # A busy disk must not let a kill lose writes that were answered: docs/durability.md.
+    server = LocalServer(folder, aof=aof, fsync="always", binary=binary)
     try:
         yield server.start()
     finally:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 LOOK_PAUSE_S = 0.005
 
 
-def wait_until(predicate: Callable[[], T], timeout_s: float = 10, what: str = "the condition") -> T:
+def wait_until(predicate: Callable[[], T], timeout_s: float = 30, what: str = "the condition") -> T:
     """Look until the predicate is true, and return what it returned; fail with `what` at the deadline."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -1,51 +1,61 @@
-"""The one timer of a worker: raises JobTimeout in a job that is over time, and keeps the title's age true.
+"""What interrupts a job: JobTimeout when it is over time, JobShutdown when its worker has to end.
 
-SIGALRM runs between two steps of the interpreter, in the job's own thread, so it stops Python code
-but not C code that does not return; the master's hard timeout ends that. Short jobs never see it.
+The handlers run between two steps of the interpreter, in the job's own thread, so they stop Python
+code but not C code that does not return; the master's kill ends that. The timer also keeps the age in
+the title true. Short jobs never see it.
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 
-from rqsup.errors import JobTimeout
+from rqsup.errors import JobShutdown, JobTimeout
 from rqsup.workers.title import describe_job, set_title
 
 #: Seconds after which a running job shows in the title, and between two updates of its age.
 TITLE_S = 1.0
+#: Seconds between two looks whether a job took the signals for itself.
+CHECK_S = 0.05
 
 
 class Alarm:
-    """Watches one job at a time."""
+    """Watches one job at a time. `abandoned` tells whether the master ordered to give it up."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, abandoned: Callable[[], bool]) -> None:
         self._number = number
+        self._abandoned = abandoned
         self._armed = False
+        #: The timer runs; it goes on between tiny jobs, which so need no system call.
+        self._ticking = False
+        #: True once it has raised a JobTimeout, whatever the job made of it.
+        self.has_raised = False
         self._timeout_s = 0.0
         self._postponed_s = 0.0
         self._started = 0.0
+        self._checked = 0.0
         self._label = ("", "")
         self._state = ""
 
     def install(self) -> None:
-        """Take over SIGALRM. System calls of a job are restarted, not broken off, by a title update."""
-        signal.signal(signal.SIGALRM, self._ring)
-        signal.siginterrupt(signal.SIGALRM, False)
+        """Take over two signals. System calls of a job are restarted, not broken off, by a title update."""
+        for number, handler in ((signal.SIGALRM, self._ring), (signal.SIGTERM, self._told)):
+            signal.signal(number, handler)
+            signal.siginterrupt(number, False)
 
     def arm(self, task: str, job_id: str, timeout_s: float) -> None:
         """Begin to watch a job that may run for so many seconds."""
-        if signal.getsignal(signal.SIGALRM) != self._ring:
-            # The job before took the signal for itself; this one shall be ended in time all the same.
-            self.install()
+        self._check_handlers()
         self.show("busy")
         self._label = (task, job_id)
         self._started = time.monotonic()
         self._timeout_s = timeout_s
         self._postponed_s = 0.0
         self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, min(TITLE_S, timeout_s))
+        if timeout_s < TITLE_S or not self._ticking:
+            self._tick(min(TITLE_S, timeout_s))
 
     def postpone(self, seconds: float) -> None:
         """Leave the job so much more time: it was told to end in a gentler way, and cleans up."""
@@ -54,7 +64,6 @@ class Alarm:
     def disarm(self) -> None:
         """The job has ended. A JobTimeout may still come out of this very call, so call it twice."""
         self._armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
@@ -62,14 +71,35 @@ class Alarm:
             set_title(f"worker {self._number} [{state}]")
             self._state = state
 
+    def _told(self, _signal: int, _frame: FrameType | None) -> None:
+        # Anybody can send SIGTERM, to a whole group even: only the master's order in the slot gives it a meaning.
+        if self._armed and self._abandoned():
+            raise JobShutdown("this worker has to end now; the job goes back to its queue")
+
+    def _check_handlers(self) -> None:
+        """Take the signals back from a job that took them for itself: the next one shall end in time all the same."""
+        now = time.monotonic()
+        # Not before each tiny job, because Python's getsignal takes as long as one. The master's limit holds anyway.
+        if now - self._checked >= CHECK_S:
+            self._checked = now
+            if signal.getsignal(signal.SIGALRM) != self._ring or signal.getsignal(signal.SIGTERM) != self._told:
+                self.install()
+                self._ticking = False
+
+    def _tick(self, seconds: float) -> None:
+        self._ticking = True
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         if not self._armed:
+            self._ticking = False
             return
         age_s = time.monotonic() - self._started
         left_s = self._timeout_s + self._postponed_s - age_s
         if left_s <= 0:
             # Ring again: a handler that swallows the first JobTimeout meets the next, then the hard timeout.
-            signal.setitimer(signal.ITIMER_REAL, TITLE_S)
+            self._tick(TITLE_S)
+            self.has_raised = True
             raise JobTimeout(f"ran {age_s:.1f} s, allowed are {self._timeout_s:g} s")
         self.show(describe_job(*self._label, age_s))
-        signal.setitimer(signal.ITIMER_REAL, min(TITLE_S, left_s))
+        self._tick(min(TITLE_S, left_s))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import faulthandler
 import gc
+import importlib
 import os
 import random
 import signal
@@ -21,20 +21,21 @@ import msgspec
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store.wire import Wire
+from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
 from rqsup.workers.output import Voice, capture
 from rqsup.workers.run import Place, Runner
-from rqsup.workers.slot import WorkerState, slot_at
+from rqsup.workers.slot import Order, WorkerState, slot_at
 
 #: prctl(2): signal to get when the parent dies.
 PR_SET_PDEATHSIG = 1
 #: Signals that an operator or an init program may send to a whole process group. A worker obeys only
 #: its master's channel, else a `kill -TERM 0` would end jobs that the master still has time for.
 IGNORED = (
-    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
-    signal.SIGTTOU, signal.SIGTSTP, signal.SIGWINCH,
+    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGTSTP, signal.SIGWINCH,
 )  # fmt: skip
 #: Those of them by which a job may want to end a program that it started.
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -48,6 +49,9 @@ ADOPTION_S = 5.0
 #: Exit status of a worker whose own code failed: a fault of rqsup, not of a job.
 EXIT_BROKEN = 70
 
+#: Exit status of a canary whose check failed.
+EXIT_UNFIT = 71
+
 
 class Assignment(msgspec.Struct, frozen=True):
     """Who a new worker is."""
@@ -58,19 +62,26 @@ class Assignment(msgspec.Struct, frozen=True):
     slot: int
     generation: int
     master_pid: int
+    #: Function `module:name` to call before it becomes ready; empty = none.
+    check: str = ""
     #: Secret of the marks in its output pipe; empty = its output is not captured.
     mark: str = ""
 
 
 def run_worker(
-    assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, output_fd: int | None = None
+    assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int = -1, *, output_fd: int = -1
 ) -> NoReturn:
-    """Be a worker until the end of this process; `output_fd` is the pipe for what its jobs print, if they are captured."""
+    """Be a worker until the end of this process.
+
+    Args:
+        box_fd: the black box, for its stacks; negative = none.
+        output_fd: the pipe for what its jobs print; negative = they are not captured.
+    """
     status = EXIT_BROKEN
     try:
         _leave_family(assignment.master_pid)
-        voice = Voice() if output_fd is None else capture(output_fd, assignment.mark)
-        _reset_process()
+        voice = Voice() if output_fd < 0 else capture(output_fd, assignment.mark)
+        _reset_process(box_fd)
         status = _work(assignment, settings, memory, channel_fd, voice)
     except MasterGone:
         status = 0
@@ -103,7 +114,7 @@ def _leave_family(master_pid: int) -> None:
 
 def ignore_signals() -> None:
     """Let no signal from outside end this process."""
-    for number in IGNORED:
+    for number in (*IGNORED, blackbox.DUMP):
         signal.signal(number, signal.SIG_IGN)
     # SIG_IGN outlives an exec: a program that a job starts could then not be ended by SIGTERM. Only these
     # few, because many at once would overflow the small stack on which faulthandler has handlers run.
@@ -116,7 +127,7 @@ def _do_nothing(_signal: int, _frame: FrameType | None) -> None:
     """Take a signal and leave it at that."""
 
 
-def _reset_process() -> None:
+def _reset_process(box_fd: int) -> None:
     signal.set_wakeup_fd(-1)
     ignore_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -125,7 +136,7 @@ def _reset_process() -> None:
         os.environ.pop(name, None)
     random.seed()
     gc.enable()
-    faulthandler.enable()
+    blackbox.install(box_fd)
     try:
         with open("/proc/self/oom_score_adj", "r+") as file:  # noqa: PTH123 - no path arithmetic, one write
             file.write(str(OOM_SCORE))
@@ -138,7 +149,7 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: 
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
-    alarm = Alarm(assignment.number)
+    alarm = Alarm(assignment.number, lambda: bool(slot.order == Order.ABANDON))
     alarm.install()
     alarm.show("starting")
     channel = Channel(channel_fd)
@@ -150,9 +161,24 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: 
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,
     )  # fmt: skip
+    if not _passes(assignment.check, channel):
+        return EXIT_UNFIT
     slot.state = WorkerState.IDLE
     slot.turned = time.monotonic()
     channel.say_ready()
     loop.run()
     wire.close()
     return 0
+
+
+def _passes(check: str, channel: Channel) -> bool:
+    """Call the application's check; False when it raised, which the master is told."""
+    if not check:
+        return True
+    module, _, name = check.partition(":")
+    try:
+        getattr(importlib.import_module(module), name)()
+    except BaseException as fault:  # noqa: BLE001 - application code: whatever it raises is its verdict
+        channel.say_unfit(f"{type(fault).__name__}: {fault}")
+        return False
+    return True

@@ -10,6 +10,10 @@ import socket
 
 #: Worker to master: the application is ready, the loop begins.
 READY = b"R"
+#: Worker to master: it will not become ready; the reason follows.
+UNFIT = b"F"
+#: Most bytes of one message.
+MESSAGE_BYTES = 2048
 #: Master to worker: there is a new order in the slot.
 LOOK = b"L"
 
@@ -28,6 +32,10 @@ class Channel:
     def say_ready(self) -> None:
         """Tell the master that this worker can take jobs."""
         self._socket.send(READY)
+
+    def say_unfit(self, reason: str) -> None:
+        """Tell the master why this worker will not become ready."""
+        self._socket.send((UNFIT + reason.encode("utf-8", "backslashreplace"))[:MESSAGE_BYTES])
 
     def read(self) -> bool:
         """Take in what the master sent; False when the master is gone."""

@@ -19,7 +19,7 @@ from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
 from rqsup.workers.prefetch import Prefetch
 from rqsup.workers.run import Runner
-from rqsup.workers.slot import Order, Slot, WorkerState
+from rqsup.workers.slot import Order, Slot, Spent, WorkerState
 
 #: Scripts that a worker runs.
 SCRIPTS = ("claim", "settle")
@@ -40,7 +40,8 @@ class Loop:
     2. Finding none, registers as waiting and blocks until a job is handed to its inbox.
     3. After any fault of the connection: connects anew, settles again what has no answer (a repeat is
        recognised by its token), and takes back what lies in its own lists.
-    4. Leaves on the master's order. Jobs it holds but did not begin go back by the master's `recover`.
+    4. Leaves on the master's order, after a soft timeout, and before and after a job on its last try, which
+       runs alone in a fresh worker. Jobs it holds but did not begin go back by the master's `recover`.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Loop:
         self._sent: deque[list[Settlement]] = deque()
         #: A wait ended without a job: one may have been handed over at that very moment.
         self._waited = False
+        #: No job has run in this process yet.
+        self._fresh = True
 
     def run(self) -> None:
         """Work until the master orders to leave.
@@ -76,6 +79,8 @@ class Loop:
         # Results without an answer keep a leaving worker alive: its master's drain deadline is the bound.
         while not self._leaving() or self._unsent or self._sent:
             connected_at = math.inf
+            # While Redis is away, this is the worker's only sign of life.
+            self._slot.turned = time.monotonic()
             try:
                 self._reconnect(pause_s)
                 connected_at = time.monotonic()
@@ -87,10 +92,13 @@ class Loop:
                 # A server that lets us in and then refuses our commands is as away as one that is down.
                 lasted = time.monotonic() - connected_at > cap_s
                 pause_s = RECONNECT_S if lasted else min(max(RECONNECT_S, pause_s * 2), cap_s)
+        if self._runner.spent and self._slot.order != Order.LEAVE:
+            self._log.info("worker leaves to be replaced", reason=self._runner.spent.name.lower())
+        self._slot.spent = self._runner.spent
         self._enter(WorkerState.LEAVING)
 
     def _leaving(self) -> bool:
-        return bool(self._slot.order == Order.LEAVE)
+        return bool(self._runner.spent or self._slot.order >= Order.LEAVE)
 
     def _reconnect(self, pause_s: float) -> None:
         """Wait, connect, and take up what was left."""
@@ -133,9 +141,22 @@ class Loop:
         self._alarm.show(state.name.lower())
 
     def _run_one(self, job: Claimed) -> None:
+        last_try = 0 < job.crashes >= self._settings.workers.crash_limit - 1
+        if last_try and not (self._fresh and not self._held):
+            # It goes back with all that is held; a fresh worker claims one job at first.
+            self._runner.spent = Spent.LAST_TRY
+            return
+        self._fresh = False
         self._slot.turned = started = time.monotonic()
-        self._unsent.append(self._runner.run(job, self._leaving))
+        settlement = self._runner.run(job, self._leaving)
+        if settlement is None:
+            # Given up on the master's order: unsettled, it goes back by the master's `recover`.
+            return
+        self._unsent.append(settlement)
         self._prefetch.learn(time.monotonic() - started)
+        if last_try:
+            # It may have left behind what makes the next job die.
+            self._runner.spent = self._runner.spent or Spent.LAST_TRY
         if self._held:
             # Sent before the next job starts, so a crash there repeats nothing; its answer is read later.
             self._send_settlements(0)
@@ -143,7 +164,7 @@ class Loop:
     def _next_jobs(self) -> list[Claimed]:
         """The next jobs, waiting for them if there are none; empty when an order came or time was up."""
         if self._unsent or self._sent:
-            jobs = self._settle_all(claim=self._prefetch.count)
+            jobs = self._settle_all(claim=self._count())
             if jobs:
                 return jobs
         self._enter(WorkerState.IDLE)
@@ -178,7 +199,7 @@ class Loop:
     def _claim(self, *, resume: bool, wait: bool, count: int | None = None) -> list[Claimed]:
         while True:
             claim = self._wire.run(scripts.claim(
-                self._keys.root, worker=self._worker, count=self._prefetch.count if count is None else count,
+                self._keys.root, worker=self._worker, count=self._count() if count is None else count,
                 lanes=self._lanes, queues=self._settings.workers.queues, resume=resume, wait=wait,
             ))  # fmt: skip
             self._report(claim.faults)
@@ -187,6 +208,10 @@ class Loop:
             self._rest(UNREGISTERED_S)
             if self._leaving():
                 return []
+
+    def _count(self) -> int:
+        """Jobs to ask for; one at first, so that a job on its last try can be alone."""
+        return 1 if self._fresh else self._prefetch.count
 
     def _settle_all(self, *, claim: int) -> list[Claimed]:
         """Send what is unsent, read every answer, and return the jobs claimed with the last."""

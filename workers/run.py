@@ -18,13 +18,14 @@ import msgspec
 from rqsup import context
 from rqsup.context import JobContext
 from rqsup.envelope import NAME, Envelope, decode
-from rqsup.errors import EnvelopeError, JobTimeout
+from rqsup.errors import EnvelopeError, JobShutdown, JobTimeout
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
+from rqsup.workers.fence import Fence
 from rqsup.workers.output import Voice
-from rqsup.workers.slot import Slot
+from rqsup.workers.slot import Slot, Spent
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
 TRACEBACK_CHARS = 16_000
@@ -64,9 +65,11 @@ class Runner:
         self._log = log
         self._voice = voice or Voice()
         self._loop: asyncio.Runner | None = None
+        #: Why this process should run no other job.
+        self.spent = Spent.NO
 
-    def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement:
-        """Run one job and say how it ended. Never raises."""
+    def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement | None:
+        """Run one job and say how it ended; None when it was given up because the worker has to end. Never raises."""
         try:
             envelope = decode(job.envelope)
         except EnvelopeError as fault:
@@ -77,18 +80,22 @@ class Runner:
         task = find_task(envelope.task)
         if task is None:
             known = ", ".join(task_names()[:10]) or "none"
-            return self._bury(
-                job, envelope, "UnknownTask", f"no task {envelope.task!r} in this application; known: {known}"
-            )
+            message = f"no task {envelope.task!r} in this application; known: {known}"
+            return self._defer(job, envelope, "UnknownTask", message)
         try:
             result = self._call(job, envelope, task, stopping)
+        except JobShutdown as fault:
+            return None if stopping() else self._failed(job, envelope, task, fault)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
+            if isinstance(fault, JobTimeout):
+                self.spent = Spent.SOFT_TIMEOUT
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)
 
     def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]) -> Any:
         timeout_s = envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
         token = context.enter(self._context(job, envelope, stopping))
+        fence = None if task.limits is None else Fence(task.limits)
         started = time.monotonic()
         soft = started + timeout_s
         self._slot.begin(
@@ -99,18 +106,27 @@ class Runner:
         try:
             try:
                 self._alarm.arm(task.name, job.id, timeout_s)
+                if fence is not None:
+                    fence.close()
                 result = task.function(*envelope.args, **envelope.kwargs)
                 return self._run_async(result, timeout_s) if inspect.iscoroutine(result) else result
             finally:
                 self._alarm.disarm()
+                if fence is not None:
+                    fence.open()
         finally:
             if os.getpid() != self._place.pid:
                 # A process that the job forked and did not end: it may not act as this worker.
                 os._exit(1)
             # Again: the first may have been broken off by a JobTimeout just before it took effect.
             self._alarm.disarm()
+            if fence is not None:
+                fence.open()
             self._voice.end()
             self._slot.end()
+            if self._alarm.has_raised:
+                # Also when the job swallowed it: it was broken off somewhere.
+                self.spent = Spent.SOFT_TIMEOUT
             context.leave(token)
 
     def _run_async(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
@@ -156,7 +172,10 @@ class Runner:
             attempt=job.attempt,
             token=job.token,
             worker=self._place.worker,
-            log=self._log.bind(job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt),
+            # Made only when asked for: binding takes longer than all else of the context.
+            _make_log=lambda: self._log.bind(
+                job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt
+            ),
             _lease_left=lambda: slot.lease_until - time.monotonic(),
             _stopping=stopping,
         )
@@ -191,6 +210,12 @@ class Runner:
             delay_s=round(delay_s, 1),
         )
         return Settlement(job.id, job.token, "retry", self._error(job, name, message, stack), round(delay_s * 1000))
+
+    def _defer(self, job: Claimed, envelope: Envelope, name: str, message: str) -> Settlement:
+        """Give the job back for newer code; when none comes for long enough, settle.lua buries it."""
+        patience_ms = round(self._settings.workers.unknown_task_patience * 1000)
+        self._log.warning("task unknown", job_id=job.id, task=envelope.task, patience_ms=patience_ms)
+        return Settlement(job.id, job.token, "defer", self._error(job, name, message, ""), patience_ms)
 
     def _bury(self, job: Claimed, envelope: Envelope | None, name: str, message: str, stack: str = "") -> Settlement:
         self._slot.buried += 1

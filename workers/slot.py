@@ -29,7 +29,20 @@ class Order(enum.IntEnum):
 
     WORK = 0
     QUIET = 1
+    #: Finish the job, then leave.
     LEAVE = 2
+    #: Give up the job, and leave.
+    ABANDON = 3
+
+
+class Spent(enum.IntEnum):
+    """Why a worker leaves without being told to: it settles what it ran, and another takes its place."""
+
+    NO = 0
+    #: A soft timeout was raised somewhere in its code, which may have left anything half done.
+    SOFT_TIMEOUT = 1
+    #: It met a job on its last try, which runs alone in a fresh worker.
+    LAST_TRY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,7 @@ class Slot(ctypes.Structure):
         ("retried", ctypes.c_uint64),
         ("buried", ctypes.c_uint64),
         ("stale", ctypes.c_uint64),
+        ("spent", ctypes.c_int64),
         # Written by the worker, between two steps of `sequence`.
         ("sequence", ctypes.c_uint64),
         ("started", ctypes.c_double),

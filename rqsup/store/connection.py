@@ -90,13 +90,18 @@ def connect(settings: RedisSettings) -> redis.Redis:
 
 
 def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
-    """An asyncio client with its own pool; it opens no connection yet."""
+    """An asyncio client with its own pool; it opens no connection yet. A call waits for a free connection."""
     import redis.asyncio  # costs a blocking client 30 ms and a few MiB that it does not need
     from redis.asyncio.retry import Retry as AsyncRetry
 
-    return redis.asyncio.Redis.from_url(
-        settings.url, retry=AsyncRetry(NoBackoff(), 0), max_connections=16, **connection_options(settings)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.url,
+        max_connections=settings.pool_size or 4 * (os.cpu_count() or 1),
+        timeout=settings.connect_timeout,
+        retry=AsyncRetry(NoBackoff(), 0),
+        **connection_options(settings),
     )
+    return redis.asyncio.Redis(connection_pool=pool)
 
 
 def await_server(
@@ -118,10 +123,10 @@ def await_server(
             return check_server(client.info())
         except redis.exceptions.AuthenticationError as fault:
             raise login_refused(settings, fault) from fault
-        except UNAVAILABLE as fault:
+        except (*UNAVAILABLE, redis.exceptions.RedisError) as fault:
             if pause_s is None:
                 raise never_answered(settings, fault) from fault
-            log(f"Redis at {redact_url(settings.url)} does not answer ({fault}); try {attempt} of "
+            log(f"Redis at {redact_url(settings.url)} does not answer ({words(fault)}); try {attempt} of "
                 f"{settings.connect_tries}, next in {pause_s:g} s")  # fmt: skip
             pause(pause_s)
     raise AssertionError("unreachable: the last try returns or raises")
@@ -138,17 +143,36 @@ def connect_pauses(tries: int) -> Iterator[tuple[int, float | None]]:
     yield tries, None
 
 
-def login_refused(settings: RedisSettings, fault: Exception) -> RedisUnavailable:
-    """The error for a wrong user or password: trying again would not help."""
+def words(fault: BaseException) -> str:
+    """What an error says, fit to stand inside a sentence.
+
+    >>> words(ConnectionError("Connection refused."))
+    'Connection refused'
+    """
+    silence = "no answer in time" if isinstance(fault, TimeoutError) else type(fault).__name__
+    return str(fault).rstrip(". ") or silence
+
+
+def no_answer(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
+    """The error for one command that Redis did not answer."""
+    if isinstance(fault, redis.exceptions.AuthenticationError):
+        return login_refused(settings, fault)
     return RedisUnavailable(
-        f"Redis at {redact_url(settings.url)} refuses the login ({fault}): check redis.username and redis.password_file"
+        f"Redis at {redact_url(settings.url)} does not answer ({words(fault)}): start it, or set redis.url"
     )
 
 
-def never_answered(settings: RedisSettings, fault: Exception) -> RedisUnavailable:
+def login_refused(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
+    """The error for a wrong user or password: trying again would not help."""
+    return RedisUnavailable(
+        f"Redis at {redact_url(settings.url)} refuses the login ({words(fault)}): check redis.username and redis.password_file"
+    )
+
+
+def never_answered(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
     """The error after the last try."""
     return RedisUnavailable(
-        f"no Redis at {redact_url(settings.url)} after {settings.connect_tries} tries: {fault}. Start one there, "
+        f"no Redis at {redact_url(settings.url)} after {settings.connect_tries} tries ({words(fault)}): start one there, "
         "set redis.url (or RQSUP_REDIS__URL), or try `rqsup demo`, which brings its own"
     )
 

@@ -60,6 +60,7 @@ def _sha(source: str) -> str:
 #: Every script, in the order of a job's life.
 NAMES = (
     "enqueue", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
+    "gauge", "holding",
 )  # fmt: skip
 
 
@@ -142,6 +143,14 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """Answer of `gauge`: ready jobs, and for how long the oldest has waited (0 = none waits)."""
+
+    waiting: int
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Location:
     """What a job's record says, and (from `locate`, not from `survey`) every place that holds its id."""
 
@@ -189,11 +198,11 @@ def heartbeat(root: str, *, ttl_ms: int, details: dict[str, bytes]) -> Call[list
 
 
 def recover(
-    root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3,
-    condemned: str = "", limit: int = 500,
+    root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500,
+    evidence: bytes = b"", condemned: str = "",
 ) -> Call[Recovery]:  # fmt: skip
     """Return a dead worker's jobs; call again until `left` is 0."""
-    arguments = (worker, beat, limit, cause, _raw(charged), crash_limit, _raw(condemned))
+    arguments = (worker, beat, limit, cause, _raw(charged), crash_limit, evidence or cause, _raw(condemned))
     return Call(script("recover"), root, arguments, _read_recovery)
 
 
@@ -226,6 +235,16 @@ def locate(root: str, *, job_id: str, lanes: Sequence[str], workers: Sequence[st
 def survey(root: str, *, job_ids: Sequence[str]) -> Call[list[Location]]:
     """Read what the state checker compares, for many jobs."""
     return Call(script("survey"), root, tuple(map(_raw, job_ids)), lambda rows: [_read_location(row) for row in rows])
+
+
+def gauge(root: str, *, lanes: Sequence[str]) -> Call[Backlog]:
+    """Measure how long jobs wait."""
+    return Call(script("gauge"), root, tuple(lanes), lambda reply: Backlog(reply[0], reply[1]))
+
+
+def holding(root: str, *, workers: Sequence[str]) -> Call[list[str]]:
+    """Find the workers that have jobs in their hands."""
+    return Call(script("holding"), root, tuple(workers), _texts)
 
 
 def _raw(job_id: str) -> bytes:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,6 +22,8 @@ from redis.retry import Retry
 from rqsup.errors import RedisUnavailable
 from rqsup.store import tether
 
+#: When the append-only file is forced to the disk.
+Fsync = Literal["everysec", "always"]
 #: Names of a server on PATH, in the order of preference.
 NAMES = ("redis-server", "valkey-server")
 #: Longest wait for the first PONG, seconds; a large append-only file takes its time to load.
@@ -73,15 +75,18 @@ class LocalServer:
     Args:
         folder: its data, socket and log; made 0700 if missing. One server at a time may use it.
         aof: keep each write in an append-only file, so that jobs survive `kill()` and `start()`.
+        fsync: 'always' = a write is answered when it is on the disk; 'everysec' = faster, but a crash loses
+            up to 2 s of answered writes while the disk is slow (docs/durability.md).
         binary: server to run; None = the first that `find_binary` finds.
 
     Call `start()` from a thread that lives as long as the server shall: for the kernel, the end of
     that thread is the parent's death.
     """
 
-    def __init__(self, folder: Path, *, aof: bool = True, binary: str | None = None) -> None:
+    def __init__(self, folder: Path, *, aof: bool = True, fsync: Fsync = "everysec", binary: str | None = None) -> None:
         self.folder = folder
         self._aof = aof
+        self._fsync = fsync
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
@@ -189,7 +194,7 @@ class LocalServer:
         return [
             "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "600", "--dir", str(self.folder),
             "--maxmemory-policy", "noeviction", "--appendonly", "yes" if self._aof else "no",
-            "--appendfsync", "everysec", "--save", "",
+            "--appendfsync", self._fsync, "--save", "",
         ]  # fmt: skip
 
     def _await_pong(self) -> None:

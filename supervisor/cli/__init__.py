@@ -12,6 +12,7 @@ from rqsup.supervisor.cli.frame import ErrorGroup
 from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop
 from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
+from rqsup.supervisor.cli.stacks import stacks
 from rqsup.supervisor.cli.top_command import top
 from rqsup.supervisor.cli.watch import events, kill
 
@@ -22,5 +23,7 @@ def main() -> None:
     """A Redis work queue that owns its worker processes: at least once, nothing lost."""
 
 
-for command in (run, status, reload, stop, quiet, resume, scale, top, events, kill, produce, demo, admin, config_group):
+for command in (
+    run, status, reload, stop, quiet, resume, scale, top, events, stacks, kill, produce, demo, admin, config_group,
+):  # fmt: skip
     main.add_command(command)

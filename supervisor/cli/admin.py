@@ -13,7 +13,7 @@ import msgspec
 
 from rqsup.config import load
 from rqsup.envelope import check_name
-from rqsup.errors import JobNotFound, RedisUnavailable, RqsupError
+from rqsup.errors import JobNotFound, RqsupError
 from rqsup.supervisor import exits
 from rqsup.supervisor.cli.frame import config_option, console, json_option, print_json
 
@@ -39,20 +39,23 @@ def job() -> None:
 @contextmanager
 def opened(config: str | None) -> Iterator[Client]:
     """A client on the configured Redis; errors of Redis become rqsup's own."""
-    from redis.exceptions import ResponseError  # the master imports this package, and must stay small
+    from redis.exceptions import RedisError, ResponseError  # the master imports this package, and must stay small
 
     from rqsup.client import Client
-    from rqsup.redact import redact_url
-    from rqsup.store.connection import UNAVAILABLE
+    from rqsup.store.connection import UNAVAILABLE, no_answer
 
     with Client(settings=load(config)) as client:
         try:
             yield client
         except UNAVAILABLE as fault:
-            url = redact_url(client.settings.redis.url)
-            raise RedisUnavailable(f"Redis at {url} does not answer: {fault}; start it, or set redis.url") from fault
+            raise no_answer(client.settings.redis, fault) from fault
         except ResponseError as fault:
-            raise RqsupError(f"Redis refused: {fault}; `rqsup admin check` names keys of a wrong type") from fault
+            advice = (
+                "`rqsup admin check` names keys of a wrong type" if "WRONGTYPE" in str(fault) else "check redis.url"
+            )
+            raise RqsupError(f"Redis refused: {fault}; {advice}") from fault
+        except RedisError as fault:  # what listens there speaks something else
+            raise no_answer(client.settings.redis, fault) from fault
 
 
 def _print_json(value: Any) -> None:

@@ -63,16 +63,12 @@ def show_letters(letters: Sequence[DeadLetter], console: Console) -> None:
     if not letters:
         console.print("No dead letters.")
         return
-    table = _table("Job", "task", "died (UTC)", ">tries", "reason")
+    # Not a table: ids and times fill 80 columns, and a reason is a sentence.
     for letter in letters:
-        table.add_row(
-            _safe(letter.id),
-            letter.task or "(unreadable)",
-            moment(letter.dead_at_ms),
-            str(letter.attempts),
-            _safe(letter.reason),
-        )
-    console.print(table)
+        task, died = letter.task or "(unreadable)", moment(letter.dead_at_ms)
+        line = f"{_plain(letter.id)}  {task}  died {died} UTC after {letter.attempts} attempt(s)"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"    {_plain(letter.reason)}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nOne in full: rqsup admin dlq show ID", highlight=False)
 
 
@@ -81,23 +77,22 @@ def show_letter(letter: DeadLetter, console: Console) -> None:
     values = {
         "job": letter.id, "task": letter.task, "queue": letter.queue, "reason": letter.reason, "error": letter.error_type,
         "message": letter.error_message, "died": f"{moment(letter.dead_at_ms)} UTC", "attempts": letter.attempts,
-        "worker": letter.worker, "host": letter.host, "payload": letter.payload,
+        "crash": letter.crash, "worker": letter.worker, "host": letter.host, "payload": letter.payload,
     }  # fmt: skip
     _show_values(values, console)
-    if letter.traceback:
-        console.print()
-        console.print(letter.traceback.rstrip(), markup=False, highlight=False, soft_wrap=True)
+    _show_stack(letter.traceback, console)
+    _show_stack(letter.stack, console)
 
 
 def show_report(report: Report, console: Console) -> None:
     """The checker's findings in words."""
     seen = ", ".join(f"{kind} {count:,}" for kind, count in report.counts.items())
     for gap in report.gaps:
-        console.print(f"Not checked: {gap}", markup=False, highlight=False)
+        console.print(f"Not checked: {gap}", markup=False, highlight=False, soft_wrap=True)
     for fault in report.faults:
-        console.print(f"{_plain(fault.id)} {fault.message}", markup=False, highlight=False)
+        console.print(f"{_plain(fault.id)} {fault.message}", markup=False, highlight=False, soft_wrap=True)
     verdict = f"{len(report.faults)} fault(s)" if report.faults else "every job is in exactly one place"
-    console.print(f"{verdict} ({seen})", markup=False, highlight=False)
+    console.print(f"{verdict} ({seen})", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_job(record: JobRecord, console: Console) -> None:
@@ -107,7 +102,12 @@ def show_job(record: JobRecord, console: Console) -> None:
         values[name] = (values[name] or b"").decode("utf-8", "backslashreplace")
     for name in [name for name in values if name.endswith("_at") and values[name]]:
         values[name] = f"{moment(values[name])} UTC"
+    # Always shown, a 0 too: what failed by itself, what killed its worker, what was handed back uncharged.
+    values |= {name: str(values[name]) for name in ("errors", "crashes", "returns")}
+    stacks = [_take_out(values, "error", "traceback"), _take_out(values, "crash", "stack")]
     _show_values(values, console)
+    for stack in stacks:
+        _show_stack(stack, console)
 
 
 def age(seconds: float | None) -> str:
@@ -136,6 +136,21 @@ def moment(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
         return str(ms)
+
+
+def _take_out(values: dict[str, Any], name: str, part: str) -> str | None:
+    """The long text inside a value, which is then shown below the others."""
+    inner = values[name]
+    if not inner or part not in inner:
+        return None
+    values[name] = {key: value for key, value in inner.items() if key != part}
+    return str(inner[part])
+
+
+def _show_stack(stack: str | None, console: Console) -> None:
+    if stack:
+        console.print()
+        console.print(_plain(stack.rstrip()), markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_values(values: dict[str, Any], console: Console) -> None:

@@ -20,7 +20,7 @@ from rqsup.supervisor.snapshot import Snapshot
 
 #: Seconds for a command that the master carries out at once.
 PROMPT_TIMEOUT_S = 10.0
-#: Seconds beyond drain and kill that `stop` gives the master to close its ports and exit.
+#: Seconds beyond drain and grace that `stop` gives the master to close its ports and exit.
 STOP_MARGIN_S = 15.0
 
 pid_option: Callable[..., Any] = click.option(
@@ -61,13 +61,13 @@ def status(ctx: click.Context, config: str | None, as_json: bool) -> None:
     type=click.Choice(["ready", "drained"]),
     is_flag=False,
     flag_value="ready",
-    help="Wait until the new workers are ready (the default), or until the old ones have gone, too.",
+    help="Until the new workers are ready (also without this option), or until the old ones have gone, too.",
 )
 @pid_option
 def reload(config: str | None, wait: str | None, pid: int | None) -> None:
     """Replace the workers, one by one, by workers with new code and configuration.
 
-    With --wait, the exit status says whether it went well; if not, everything stays as it was.
+    Returns when the new workers are ready. Exit status 0 when it went well; if not, everything stays as it was.
     """
     if pid is not None:
         if wait:
@@ -96,7 +96,7 @@ def stop(config: str | None, now: bool, timeout_s: float | None, pid: int | None
     Exit status 75 when the drain deadline passed, so that unfinished jobs went back to their queues.
     """
     settings = load(config)
-    limit_s = timeout_s or settings.workers.drain_timeout + settings.workers.kill_grace + STOP_MARGIN_S
+    limit_s = timeout_s or settings.workers.drain_timeout + settings.workers.shutdown_grace + STOP_MARGIN_S
     if pid is not None:
         with MasterProcess(pid) as master:
             master.send(signal.SIGINT if now else signal.SIGTERM)
@@ -129,11 +129,18 @@ def resume(config: str | None, pid: int | None) -> None:
 
 
 @click.command()
-@click.argument("workers", type=click.IntRange(1, MAX_WORKERS), metavar="N")
+@click.argument("workers", type=click.IntRange(1, MAX_WORKERS), metavar="N", required=False)
+@click.option("--reset", is_flag=True, help="Go back to the configured number, or to the autoscaler.")
 @config_option
-def scale(workers: int, config: str | None) -> None:
-    """Run N workers from now on."""
-    _ask(load(config), "scale", {"workers": workers}, done=f"{workers} workers wanted")
+def scale(workers: int | None, reset: bool, config: str | None) -> None:
+    """Run N workers from now on; a reload keeps that, --reset ends it."""
+    if (workers is None) != reset:
+        raise click.UsageError("Say either how many workers, as in `rqsup scale 8`, or --reset.")
+    if reset:
+        answer = _request(load(config), "scale", {"reset": True}, timeout_s=PROMPT_TIMEOUT_S)
+        click.echo(f"{answer.get('target', 'the configured number of')} workers wanted, as configured")
+    else:
+        _ask(load(config), "scale", {"workers": workers}, done=f"{workers} workers wanted")
 
 
 def _ask(settings: Settings, command: str, arguments: dict[str, Any], *, done: str) -> None:

@@ -74,6 +74,7 @@ def run_producer(settings: Settings, stop: threading.Event, log: Any) -> Progres
         ConfigError: the settings of the section `producer` have faults.
         RedisUnavailable, ServerUnfit: Redis does not answer at the start, or is not fit.
     """
+    _refuse_faults(settings)
     log.info("producer started", root=settings.producer.root, task=settings.producer.task)
     progress = _run(settings, stop, lambda seen: log.info("producing", **_counts(seen)), LOG_EVERY_S)
     log.info("producer stopped" if stop.is_set() else "producer is done", **_counts(progress))
@@ -81,15 +82,19 @@ def run_producer(settings: Settings, stop: threading.Event, log: Any) -> Progres
 
 
 def _run(settings: Settings, stop: threading.Event, show: Show, every_s: float) -> Progress:
-    problems = faults(settings.producer)
-    if problems:
-        raise ConfigError(problems, origin="producer")
+    _refuse_faults(settings)
     with Client(settings=settings) as client, ThreadPoolExecutor(1, "rqsup-producer") as pool:
         producer = Producer(client, settings.producer, stop=stop)
         # Not in the main thread: a signal handler that sets `stop` while the same thread holds the
         # event's lock would wait for itself for ever.
         future = pool.submit(_connect_and_send, client, producer, stop)
         return _watch(future, lambda: show(producer.progress), every_s)
+
+
+def _refuse_faults(settings: Settings) -> None:
+    problems = faults(settings.producer)
+    if problems:
+        raise ConfigError(problems, origin="producer")
 
 
 def _connect_and_send(client: Client, producer: Producer, stop: threading.Event) -> Progress:

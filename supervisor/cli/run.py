@@ -35,7 +35,8 @@ def run(ctx: click.Context, config: str | None, role: str) -> None:
 
 def _supervise(settings: Settings, config: str | None, role: str) -> int:
     # asyncio and Redis take 30 MiB, which no other command should load.
-    from rqsup.supervisor.master import Master, Role
+    from rqsup.supervisor.master import Master
+    from rqsup.supervisor.role import Role
 
     async def live() -> int:
         return await Master(settings, load=lambda: load(config), role=Role(role)).run()

@@ -17,6 +17,7 @@ JOB_ID_TAIL = 8
 STYLES = {
     "running": "green", "idle": "green", "busy": "bold green", "degraded": "bold red", "dying": "red",
     "starting": "yellow", "reloading": "yellow", "quiet": "yellow", "draining": "yellow", "stopping": "yellow",
+    "shedding": "bold yellow",
 }  # fmt: skip
 
 
@@ -34,6 +35,14 @@ def _headline(snapshot: Snapshot) -> Iterator[Text]:
         f": {snapshot.ready}/{snapshot.target} ready, {snapshot.busy} busy, generation {snapshot.generation}, ",
         f"up {duration(snapshot.uptime_s)}, pid {snapshot.pid}",
     )  # fmt: skip
+    if snapshot.target_by == "operator":
+        yield Text(
+            f"scaled by hand to {snapshot.target}, configured are {snapshot.configured}: ends with rqsup scale --reset"
+        )
+    elif snapshot.target_by == "autoscale":
+        yield Text(f"autoscale wants {snapshot.target} workers now, configured are {snapshot.configured}")
+    if snapshot.shedding:
+        yield Text.assemble(("takes no jobs: ", "bold yellow"), snapshot.shedding)
     if snapshot.degraded:
         yield Text.assemble(("degraded: ", "bold red"), snapshot.degraded)
     redis = ("ok", "green") if snapshot.redis_ok else (f"away ({snapshot.redis_fault or 'no answer yet'})", "bold red")

@@ -132,17 +132,18 @@ def _connect_fault(path: Path, fault: OSError) -> str:
             return f"{path} is no socket: set control.socket to the path of the master's"
         return f"the master that made {path} is gone: {advice}"
     if isinstance(fault, PermissionError):
-        return f"user {os.geteuid()} may not open {path}: run the command as {_owner(path)} or root"
+        return f"user {os.geteuid()} may not open {path}: run the command as {_owner(path)}"
     if isinstance(fault, TimeoutError | BlockingIOError):
         return f"the master on {path} takes no connection: it hangs or is stopped; see its log and `ps`"
     return f"{path} cannot be opened ({fault.strerror or fault}): check control.socket"
 
 
 def _owner(path: Path) -> str:
-    """Whom the socket belongs to, or the nearest folder that we may see."""
+    """Who may open the socket: its owner, or that of the nearest folder that we may see; and root."""
     for part in (path, *path.parents):
         try:
-            return f"user {part.owner()}"
+            owner = part.owner()
         except (OSError, KeyError):
             continue
-    return "its owner"
+        return "root" if owner == "root" else f"user {owner} or root"
+    return "its owner or root"

@@ -20,7 +20,12 @@ from rqsup.supervisor.snapshot import Snapshot
 #: States that a worker can be in; each is always shown, so that a graph does not break off at 0.
 WORKER_STATES = ("starting", "idle", "busy", "quiet", "draining", "dying")
 #: Ends of an attempt.
-OUTCOMES = ("succeeded", "retried", "buried", "crashed")
+OUTCOMES = ("succeeded", "retried", "buried", "crashed", "returned")
+
+OUTCOMES_HELP = (
+    "Attempts of jobs that ended, by outcome: errors are retried or buried, a crash took the worker with it, "
+    "returned jobs were handed back through no fault of theirs."
+)
 
 #: Name in the snapshot's counters, metric name without _total, help.
 COUNTERS = (
@@ -32,6 +37,8 @@ COUNTERS = (
     ("beats_failed", "rqsup_beats_failed", "Heartbeats that did not reach Redis."),
     ("promoted", "rqsup_promoted_jobs", "Scheduled jobs that became due and were put into their queues."),
     ("reaped", "rqsup_reaped_workers", "Dead workers, of this or another host, whose jobs were returned."),
+    ("recycled", "rqsup_recycled_workers", "Workers found worn by a limit of jobs, age or memory, to be replaced."),
+    ("memory_kills", "rqsup_memory_kills", "Workers killed in a job that used more than workers.max_memory_hard."),
     ("output_lines", "rqsup_output_lines", "Lines that jobs printed and that went to the journal or the log."),
     (
         "output_dropped",
@@ -121,12 +128,13 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     yield family
     yield _gauge("rqsup_workers_target", "Worker processes wanted.", snapshot.target)
     yield _gauge("rqsup_workers_ready", "Worker processes that can take jobs.", snapshot.ready)
+    yield _gauge("rqsup_workers_configured", "Worker processes in the configuration.", snapshot.configured)
     memory = sum(worker.memory_bytes for worker in snapshot.workers)
     yield _gauge("rqsup_workers_memory_bytes", "Private memory of all workers together.", memory)
 
 
 def _jobs(snapshot: Snapshot) -> Iterator[Metric]:
-    family = CounterMetricFamily("rqsup_jobs", "Attempts of jobs that ended, by outcome.", labels=["outcome"])
+    family = CounterMetricFamily("rqsup_jobs", OUTCOMES_HELP, labels=["outcome"])
     for outcome in OUTCOMES:
         family.add_metric([outcome], snapshot.counters.get(outcome, 0))
     yield family
@@ -140,6 +148,9 @@ def _jobs(snapshot: Snapshot) -> Iterator[Metric]:
 def _master(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("rqsup_redis_up", "1 while Redis answers, else 0.", int(snapshot.redis_ok))
     yield _gauge("rqsup_degraded", "1 while workers cannot be kept running, else 0.", int(bool(snapshot.degraded)))
+    yield _gauge(
+        "rqsup_shedding", "1 while workers take no jobs because memory is short.", int(bool(snapshot.shedding))
+    )
     yield _gauge(
         "rqsup_generation", "Generation of the code that new workers run; a reload adds 1.", snapshot.generation
     )

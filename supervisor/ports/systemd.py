@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 _log = logging.getLogger("rqsup.master")
 
@@ -15,6 +15,13 @@ _log = logging.getLogger("rqsup.master")
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 #: Longest status text; `systemctl status` shows one line.
 STATUS_LENGTH = 500
+
+
+def memory_pressure_file(environ: Mapping[str, str] = os.environ) -> str:
+    """The file of the unit's own memory pressure, where systemd names one; else empty."""
+    path = environ.get("MEMORY_PRESSURE_WATCH", "")
+    # /dev/null = an operator wants no reaction to pressure of the unit. Sockets and FIFOs are no files to read.
+    return path if path.startswith("/sys/fs/cgroup/") else ""
 
 
 class Notifier:

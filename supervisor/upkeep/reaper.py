@@ -86,7 +86,7 @@ class Reaper:
         foreign = {worker: beat for worker, beat in registry.items() if worker not in own}
         self._owed = {worker: beat for worker, beat in self._owed.items() if foreign.get(worker) == beat}
         dead = dict.fromkeys(self._sightings.judge(foreign, now=time.monotonic(), ttl_s=self._settings().workers.lease_ttl),
-                             "its host or master is gone: no beat for the lease's time")  # fmt: skip
+                             "lease lost: its host or master is gone, no beat for the lease's time")  # fmt: skip
         if foreign:
             dead |= await self._widowed(keys, list(foreign))
         for worker, cause in dead.items():

@@ -74,6 +74,8 @@ class Debt:
     #: The beat that a reaper judged by; empty when the death was seen.
     beat: str = ""
     reaped: bool = False
+    #: Where the dead worker's threads were; kept with the charged job.
+    stack: str = ""
     tried: list[int] = field(default_factory=list)
 
 
@@ -122,7 +124,9 @@ class Registry:
         job = death.job.id if death.job and death.charged else ""
         self._registered.discard(death.worker)
         self._lost.pop(death.worker, None)
-        self.add(Debt(death.worker, death.number, death.pid, death.cause, job, death.seen_at, death.condemned))
+        self.add(Debt(
+            death.worker, death.number, death.pid, death.cause, job, death.seen_at, death.condemned, stack=death.stack
+        ))  # fmt: skip
 
     def add(self, debt: Debt) -> None:
         """Put one more debt into the line."""
@@ -207,14 +211,16 @@ class Registry:
     async def _pay(self, debt: Debt) -> None:
         returned: list[str] = []
         buried: list[str] = []
-        cause = msgspec.json.encode({
+        told = {
             "message": debt.cause, "worker": debt.worker, "host": self._host, "pid": debt.pid, "at_ms": int(time.time() * 1000),
-        })  # fmt: skip
+        }  # fmt: skip
+        cause = msgspec.json.encode(told)
+        evidence = msgspec.json.encode(told | {"stack": debt.stack}) if debt.stack else cause
         left = 1
         while left:
             answer = await self._store.run(scripts.recover(
                 self._settings_root(), worker=debt.worker, beat=debt.beat, cause=cause, charged=debt.charged_job,
-                crash_limit=self._settings().workers.crash_limit, condemned=debt.condemned,
+                crash_limit=self._settings().workers.crash_limit, evidence=evidence, condemned=debt.condemned,
             ))  # fmt: skip
             if answer.alive:
                 return
@@ -229,6 +235,7 @@ class Registry:
     def _account(self, debt: Debt, returned: list[str], buried: list[str]) -> None:
         self._counters["recovered"] += len(returned)
         self._counters["crashed"] += bool(debt.charged_job)
+        self._counters["returned"] += len([job for job in returned if job != debt.charged_job])
         self._counters["reaped"] += debt.reaped
         if not returned and not buried:
             return

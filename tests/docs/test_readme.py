@@ -22,7 +22,9 @@ from rqsup.supervisor.cli import main
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("systemd/*.md")]
+)
 FENCE = re.compile(r"(?:`([\w./-]+)`:\n\n)?```(\w+)\n(.*?)```", re.DOTALL)
 #: The address that examples use; the test's own server stands in for it.
 EXAMPLE_URL = "redis://localhost:6379/0"
@@ -120,6 +122,21 @@ def resolve(words: list[str]) -> None:
         assert found is not None, f"no command {name!r}"
         command = found
     command.make_context(command.name, words, resilient_parsing=False)
+
+
+def test_the_readme_shows_every_command() -> None:
+    lines = [line for _, text in blocks(ROOT / "README.md", "bash") for line in text.splitlines()]
+
+    assert [
+        name for name in leaves(main, "rqsup") if not any(f"{line} ".startswith(f"{name} ") for line in lines)
+    ] == []
+
+
+def leaves(command: click.Command, name: str) -> list[str]:
+    """The full names of all commands below this one."""
+    if not isinstance(command, click.Group):
+        return [name]
+    return [leaf for part, below in command.commands.items() for leaf in leaves(below, f"{name} {part}")]
 
 
 def test_make_targets_exist() -> None:

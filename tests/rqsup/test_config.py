@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -122,6 +123,10 @@ def test_all_faults_are_reported_at_once_each_with_its_key(file: Path) -> None:
         ("workers: {drain_timeout: .nan}", "workers.drain_timeout: found nan; allowed is a number from 0 to 100000000"),
         ("workers: {prefetch: 0}", "workers.prefetch: found 0; allowed is auto or a whole number, 1 or more"),
         ("workers: {queues: []}", "workers.queues: found []; allowed is a list of at least 1; each entry: 1 to 128 of the characters A-Z a-z 0-9 _ . : -"),
+        ("workers: {max_memory: 5, max_memory_hard: 4}", "workers.max_memory_hard: 4 bytes are less than workers.max_memory, 5 bytes"),
+        ("workers: {recycle_share: 0}", "workers.recycle_share: found 0; allowed is a number more than 0, up to 1"),
+        ("autoscale: {min: 9, max: 3}", "autoscale.max: 3 is less than autoscale.min, 9"),
+        ("pressure: {high: 4}", "pressure.high: 4 % is less than pressure.low, 5 %"),
         ("workers: {queues: [a, b, a]}", "workers.queues: names a twice"),
         ("workers: 4", "workers: must be a section with keys, not one value"),
         ("workers: {contt: 4}", "workers.contt: unknown key; did you mean count?"),
@@ -173,7 +178,9 @@ def test_a_small_file_that_describes_a_huge_value_gets_a_short_fault(file: Path)
 
 
 def test_a_file_that_does_not_exist_is_a_fault(file: Path) -> None:
-    assert faults_of(file) == ("cannot be read: No such file or directory",)
+    assert faults_of(file) == (
+        "cannot be read (No such file or directory): name another file with -c, or let this user read it",
+    )
 
 
 def test_a_file_that_everybody_can_write_is_refused(file: Path) -> None:
@@ -304,6 +311,16 @@ def test_another_user_has_the_socket_in_a_folder_of_their_own(monkeypatch: pytes
         load(None, {"XDG_RUNTIME_DIR": "/run/user/4711"}).control.socket == "/run/user/4711/rqsup/default/control.sock"
     )
     assert load(None, {}).control.socket == "/tmp/rqsup-4711/rqsup/default/control.sock"
+
+
+def test_a_system_folder_that_only_root_may_enter_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(Path, "stat", forbidden)
+
+    assert load(None, {"XDG_RUNTIME_DIR": "/run/user/1"}).control.socket == "/run/user/1/rqsup/default/control.sock"
 
 
 def test_a_socket_path_that_no_kernel_takes_is_a_fault() -> None:

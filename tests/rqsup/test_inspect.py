@@ -114,12 +114,12 @@ def test_a_quarantined_job_tells_its_reason_and_the_host_of_the_crash(raw: Raw) 
     raw.claim()
     raw.redis.hset(raw.keys.job("a"), "crashes", 2)
     raw.recover(charged="a")
-    raw.redis.hset(raw.keys.job("a"), "crash", '{"host": "h2"}')
+    raw.redis.hset(raw.keys.job("a"), "crash", '{"host": "h2", "message": "segmentation fault", "stack": "in send"}')
 
     [letter] = dead_letters(raw.client.store, raw.keys)
 
     assert "crash limit" in letter.reason
-    assert letter.host == "h2"
+    assert (letter.host, letter.crash, letter.stack) == ("h2", "segmentation fault", "in send")
     assert letter.attempts == 3
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
 from rqsup.envelope import decode
 from rqsup.errors import ConfigError, InvalidJob, RedisUnavailable
 from rqsup.producer import Producer, Progress, faults
+from rqsup.request import Request
 from rqsup.settings import ProducerSettings
 from rqsup.store.server import LocalServer
 from tests.waiting import wait_until

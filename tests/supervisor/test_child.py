@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
 
-from rqsup.supervisor.child import SIGNAL_WORDS, Death, Verdict, judge, overdue_verdict
+from rqsup.supervisor.child import SIGNAL_WORDS, Death, Evidence, Verdict, judge, overdue_verdict
+from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN
-from rqsup.workers.slot import Order, WorkerState
+from rqsup.workers.slot import Order, Spent, WorkerState
 from tests.supervisor.children import enter_job, make_child
 
 
@@ -75,6 +77,65 @@ def test_our_own_verdict_comes_before_what_the_kernel_says(charge: bool) -> None
     assert death.charged is charge
 
 
+def test_a_verdict_over_one_job_charges_no_other_that_the_worker_began_meanwhile() -> None:
+    verdict = Verdict("hard timeout", charge=True, job="job-0")
+
+    death = judge_in_job(killed(signal.SIGKILL), verdict)
+
+    assert not death.charged
+
+
+@pytest.mark.parametrize(
+    ("oom", "words"),
+    [
+        (True, "killed by the kernel because memory ran out (OOM); it held up to 61 MB"),
+        (False, "killed by SIGKILL, not by rqsup: an operator or another program (the kernel counted no OOM kill)"),
+        (None, SIGNAL_WORDS[signal.SIGKILL]),
+    ],
+)
+def test_a_sigkill_that_is_not_ours_is_told_apart_by_the_kernels_count(oom: bool | None, words: str) -> None:
+    child = make_child()
+    enter_job(child)
+
+    death = judge(child, killed(signal.SIGKILL), 1.0, Evidence(oom=oom, peak_bytes=61_000_000))
+
+    assert death.cause == words
+    assert death.charged
+
+
+def test_the_stack_of_a_dead_worker_stays_with_its_death_and_an_orderly_leave_has_none() -> None:
+    died, left = make_child(), make_child()
+    enter_job(died)
+    left.slot.spent = Spent.SOFT_TIMEOUT
+
+    assert judge(died, killed(signal.SIGSEGV), 1.0, Evidence("where")).stack == "where"
+    death = judge(left, exited(0), 1.0, Evidence("where"))
+    assert (death.orderly, death.stack) == (True, "")
+
+
+@pytest.mark.parametrize("occasion", ["stop by the operator", "reload"])
+def test_a_drain_deadline_tells_on_what_occasion_the_worker_had_to_leave(occasion: str) -> None:
+    verdict = overdue_verdict(Overdue.DRAIN, make_child(), 500, occasion)
+
+    assert verdict == Verdict(f"{occasion}: drain deadline", charge=False)
+
+
+def test_only_a_ready_worker_without_a_job_and_with_the_order_to_work_owes_a_turn() -> None:
+    child = make_child()
+    child.patience = Patience(longest_s=40, grace_s=5)
+
+    assert child.view().idle_deadline == pytest.approx(time.monotonic() + 40, abs=5)
+    child.stillness.work_waits(time.monotonic())
+    assert child.view().idle_deadline == pytest.approx(time.monotonic() + 5, abs=2)
+    child.slot.turned += 1
+    assert child.view().idle_deadline == pytest.approx(time.monotonic() + 40, abs=5)
+    child.slot.order = Order.QUIET
+    assert child.view().idle_deadline is None
+    child.slot.order = Order.WORK
+    enter_job(child)
+    assert child.view().idle_deadline is None
+
+
 def test_a_worker_that_was_told_to_leave_and_left_is_orderly() -> None:
     child = make_child(phase=Phase.DRAINING)
     child.slot.order = Order.LEAVE
@@ -107,7 +168,7 @@ def test_the_hard_timeout_says_how_long_the_job_ran_and_what_was_allowed() -> No
 
     verdict = overdue_verdict(Overdue.JOB, child, 115.04)
 
-    assert verdict == Verdict("hard timeout: ran 15.0 s, allowed are 10 s and 5 s of grace", charge=True)
+    assert verdict == Verdict("hard timeout: ran 15.0 s, allowed are 10 s and 5 s of grace", charge=True, job="job-1")
 
 
 @pytest.mark.parametrize("overdue", [Overdue.BOOT, Overdue.DRAIN])

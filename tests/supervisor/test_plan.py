@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rqsup.supervisor.plan import (
     SURGE,
+    Abandon,
     Action,
     ChildView,
     Drain,
@@ -27,16 +28,30 @@ STARTING, READY, DRAINING, DYING = Phase.STARTING, Phase.READY, Phase.DRAINING, 
 
 
 def child(name: str, phase: Phase = READY, generation: int = 1, *, busy: bool = False, deadline: float | None = None,
-          hard: float | None = None) -> ChildView:  # fmt: skip
-    return ChildView(name, generation, phase, busy, deadline, hard)
+          hard: float | None = None, idle: float | None = None, worn: bool = False) -> ChildView:  # fmt: skip
+    return ChildView(name, generation, phase, busy, deadline, hard, idle_deadline=idle, worn=worn)
 
 
 def view(*children: ChildView, target: int = 2, generation: int = 1, now: float = 100.0, can_fork: bool = True,
-         not_before: float = 0.0, pardon_until: float = 0.0) -> View:  # fmt: skip
-    return View(now, target, generation, can_fork, not_before, pardon_until, children)
+         not_before: float = 0.0, trial: bool = False, pardon_until: float = 0.0, recycle_most: int = 1,
+         redis_ok: bool = True) -> View:  # fmt: skip
+    return View(
+        now, target, generation, can_fork, not_before, trial, pardon_until, children, recycle_most=recycle_most,
+        redis_ok=redis_ok,
+    )  # fmt: skip
 
 
 CASES: dict[str, tuple[View, list[Action]]] = {
+    "a canary starts alone": (view(child("a"), child("b"), generation=2, trial=True), [Spawn()]),
+    "a canary stays alone while it is on trial": (
+        view(child("a"), child("b"), child("c", generation=2), generation=2, trial=True),
+        [],
+    ),
+    "after the trial an old worker leaves": (
+        view(child("a"), child("b"), child("c", generation=2), generation=2),
+        [Drain("a")],
+    ),
+    "a stop does not wait for a trial": (view(child("a"), target=0, trial=True), [Drain("a")]),
     "an empty pool is filled at once": (view(), [Spawn(), Spawn()]),
     "a full pool is left alone": (view(child("a"), child("b", STARTING)), []),
     "a dying worker is replaced": (view(child("a"), child("b", DYING)), [Spawn()]),
@@ -65,13 +80,47 @@ CASES: dict[str, tuple[View, list[Action]]] = {
         view(child("a"), child("b", STARTING, deadline=100.0)),
         [Kill("b", Overdue.BOOT)],
     ),
-    "a drain that takes too long is killed": (
+    "a job whose drain takes too long is to give up": (
         view(child("a"), child("b"), child("c", DRAINING, deadline=99.0, hard=98.0)),
+        [Abandon("c")],
+    ),
+    "a job that does not give up is killed": (
+        view(child("a"), child("b"), replace(child("c", DRAINING, deadline=99.0), abandoned=True)),
         [Kill("c", Overdue.DRAIN)],
     ),
     "a job past its hard deadline is killed": (view(child("a"), child("b", hard=100.0)), [Kill("b", Overdue.JOB)]),
+    "an idle worker that stands still is killed": (view(child("a"), child("b", idle=100.0)), [Kill("b", Overdue.IDLE)]),
+    "while Redis is away, standing still is no fault": (view(child("a"), child("b", idle=1.0), redis_ok=False), []),
     "nobody is killed before the deadline": (view(child("a", hard=100.1), child("b", STARTING, deadline=100.1)), []),
     "nobody is killed twice": (view(child("a"), child("b"), child("c", DYING, deadline=1.0, hard=1.0)), []),
+    "a worn worker is replaced before it leaves": (view(child("a", worn=True), child("b")), [Spawn()]),
+    "a worn worker works on while its replacement starts": (
+        view(child("a", worn=True), child("b"), child("n", STARTING)),
+        [],
+    ),
+    "a worn worker leaves when its replacement is ready, not the idle one": (
+        view(child("a", worn=True, busy=True), child("b"), child("n")),
+        [Drain("a")],
+    ),
+    "worn workers are replaced one after the other": (
+        view(child("a", worn=True), child("b", worn=True), child("n")),
+        [Drain("a")],
+    ),
+    "a worn worker that drains still counts": (
+        view(child("a", DRAINING, worn=True), child("b", worn=True), child("n")),
+        [],
+    ),
+    "a large pool recycles several at a time": (
+        view(child("a", worn=True), child("b", worn=True), child("c", worn=True), target=3, recycle_most=2),
+        [Spawn(), Spawn()],
+    ),
+    "a dead worker is replaced besides": (view(child("a", worn=True)), [Spawn(), Spawn()]),
+    "no worn worker leaves while nothing can start": (view(child("a", worn=True), child("b"), can_fork=False), []),
+    "no worn worker is recycled during a roll": (
+        view(child("n", READY, 2, worn=True), child("a", worn=True), child("m", STARTING, 2), generation=2),
+        [],
+    ),
+    "of too many, worn ones go first": (view(child("a"), child("w", worn=True, busy=True), target=1), [Drain("w")]),
     "nobody is killed during a pardon": (
         view(child("a", hard=1.0), child("b", STARTING, deadline=1.0), pardon_until=100.1),
         [],
@@ -111,12 +160,13 @@ class SimulatedPool:
     pardon_until: float = 0.0
     can_fork: bool = True
     born: int = 0
+    recycle_most: int = 1
     children: dict[str, ChildView] = field(default_factory=dict)
 
     def view(self) -> View:
         return view(
             *self.children.values(), target=self.target, generation=self.generation, now=self.now,
-            can_fork=self.can_fork, pardon_until=self.pardon_until,
+            can_fork=self.can_fork, pardon_until=self.pardon_until, recycle_most=self.recycle_most,
         )  # fmt: skip
 
     def active(self) -> list[ChildView]:
@@ -138,6 +188,8 @@ class SimulatedPool:
             rolling = any(one.generation != self.generation for one in seen.children if one.phase in {STARTING, READY})
             if rolling:
                 assert len(self.active()) <= max(active, self.target + SURGE)
+            else:
+                assert len(self.active()) <= max(active, self.target + self.recycle_most)
         pytest.fail(f"the plan does not come to rest: {self.view()}")
 
     def act(self, action: Action, seen: View) -> None:
@@ -151,6 +203,9 @@ class SimulatedPool:
                 before = self.ready()
                 self.change(worker, phase=DRAINING, deadline=self.now + 10)
                 assert self.ready() >= min(self.target, before)
+            case Abandon(worker):
+                assert self.now >= (self.children[worker].deadline or 0)
+                self.change(worker, abandoned=True, deadline=self.now + 10)
             case Kill(worker, _):
                 one = self.children[worker]
                 deadlines = [time for time in (one.deadline, one.hard_deadline) if time is not None]
@@ -184,12 +239,14 @@ class SimulatedPool:
                 self.change(one, phase=READY, deadline=None)
             case "work" if one and self.children[one].phase is READY:
                 self.change(one, busy=True, hard_deadline=self.now + 3)
+            case "wear" if one and self.children[one].phase is READY:
+                self.change(one, worn=True)
             case "rest" if one:
                 self.change(one, busy=False, hard_deadline=None)
 
     def settle(self) -> None:
         """From now on all goes well: starting workers become ready, leaving ones leave."""
-        for _ in range(40):
+        for _ in range(80):
             self.look()
             for name, one in list(self.children.items()):
                 if one.phase is STARTING:
@@ -198,14 +255,32 @@ class SimulatedPool:
                     del self.children[name]
 
 
-EVENTS = ["scale", "reload", "roll back", "stall", "later", "zygote", "die", "ready", "ready", "ready", "work", "rest"]
+EVENTS = [
+    "scale",
+    "reload",
+    "roll back",
+    "stall",
+    "later",
+    "zygote",
+    "die",
+    "ready",
+    "ready",
+    "ready",
+    "work",
+    "rest",
+    "wear",
+    "wear",
+]
 
 
-@given(st.integers(0, 5), st.lists(st.sampled_from(EVENTS), max_size=40), st.randoms(use_true_random=False))
+@given(
+    st.integers(0, 5), st.integers(1, 3), st.lists(st.sampled_from(EVENTS), max_size=40),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
 def test_any_pool_keeps_its_promises_and_reaches_its_target(
-    target: int, events: list[str], luck: random.Random
+    target: int, recycle_most: int, events: list[str], luck: random.Random
 ) -> None:
-    pool = SimulatedPool(target)
+    pool = SimulatedPool(target, recycle_most=recycle_most)
     for event in events:
         pool.happen(event, luck)
         pool.look()
@@ -215,6 +290,28 @@ def test_any_pool_keeps_its_promises_and_reaches_its_target(
 
     assert [one.phase for one in pool.children.values()] == [READY] * pool.target
     assert {one.generation for one in pool.children.values()} <= {pool.generation}
+    assert not any(one.worn for one in pool.children.values())
+
+
+@given(st.integers(1, 6), st.integers(1, 3), st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_recycling_alone_never_takes_the_pool_below_its_target(target: int, most: int, worn: list[int]) -> None:
+    pool = SimulatedPool(target, recycle_most=most)
+    pool.settle()
+    for number in worn:
+        pool.change(sorted(pool.children)[number % target], worn=True, busy=number % 2 == 0)
+    for _ in range(100):
+        pool.look()
+        assert pool.ready() >= target
+        assert sum(one.worn and one.phase is DRAINING for one in pool.children.values()) <= most
+        # The slowest course: one thing at a time.
+        moving = [name for name, one in sorted(pool.children.items()) if one.phase is not READY]
+        if not moving:
+            break
+        if pool.children[moving[0]].phase is STARTING:
+            pool.change(moving[0], phase=READY, deadline=None)
+        else:
+            del pool.children[moving[0]]
+    assert [one.worn for one in pool.children.values()] == [False] * target
 
 
 @given(st.lists(st.sampled_from(EVENTS), max_size=30), st.randoms(use_true_random=False))

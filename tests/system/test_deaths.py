@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
+from rqsup.request import Request
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until

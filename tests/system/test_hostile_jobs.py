@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rqsup import Client, Job, JobRecord, JobState
-from rqsup.client import Request
+from rqsup.request import Request
 from tests.system.conftest import Start
 from tests.system.daemon import is_alive
 from tests.waiting import wait_until
@@ -32,7 +32,7 @@ ENDINGS = (
 def test_each_hostile_job_ends_with_its_cause_in_words_and_harms_no_other(
     start: Start, client: Client, assert_clean: Callable[[], None]
 ) -> None:
-    start(workers={"count": 4, "kill_grace": 0.3, "crash_limit": 2})
+    start(workers={"count": 4, "kill_grace": 0.3, "crash_limit": 2, "unknown_task_patience": 1.5})
 
     hostile = [client.enqueue(name) for name, _, _ in ENDINGS]
     innocent = [client.enqueue("probe.nap", 0.02) for _ in range(100)]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
+from rqsup.request import Request
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until
@@ -48,6 +48,80 @@ def test_a_drain_that_takes_too_long_hands_the_job_back_with_a_warning(
     # Handed back, and not charged: stopping is not the job's fault.
     assert (record.state, record.crashes, record.returns) == ("ready", 0, 1)
     assert_clean()
+
+
+def test_a_job_can_clean_up_when_its_time_to_finish_is_over(start: Start, client: Client, tmp_path: Path) -> None:
+    daemon = start(workers={"count": 1, "drain_timeout": 0.3, "shutdown_grace": 20})
+    note = tmp_path / "note"
+    job = client.enqueue("probe.clean_up", str(note))
+    daemon.busy_worker()
+
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait(10) == 75
+    assert note.read_text() == "cleaned up, stopping=True"
+    record = job.refresh().record
+    assert record
+    assert (record.state, record.errors, record.crashes, record.returns) == ("ready", 0, 0, 1)
+    assert "worker died" not in daemon.log_text()
+
+
+def test_a_job_that_does_not_give_up_is_killed_and_goes_back(
+    start: Start, client: Client, assert_clean: Callable[[], None]
+) -> None:
+    daemon = start(workers={"count": 1, "drain_timeout": 0.3, "shutdown_grace": 0.3})
+    job = client.enqueue("probe.stubborn")
+    daemon.busy_worker()
+
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait(10) == 75
+    record = job.refresh().record
+    assert record
+    assert (record.state, record.crashes, record.returns) == ("ready", 0, 1)
+    assert (record.returned or {})["message"] == "stop by the operator: drain deadline; killed by its master"
+    assert_clean()
+
+
+def test_each_further_term_skips_a_stage(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 1, "drain_timeout": 600, "shutdown_grace": 600})
+    client.enqueue("probe.stubborn")
+    daemon.busy_worker()
+
+    daemon.signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in daemon.log_text(), what="the drain")
+    daemon.signal(signal.SIGTERM)
+    wait_until(lambda: daemon.status()["busy"] == 1, what="the job that does not give up")
+    daemon.signal(signal.SIGTERM)
+
+    assert daemon.wait(10) == 0
+
+
+def test_an_old_workers_job_gives_up_when_a_reload_has_waited_long_enough(
+    start: Start, client: Client, tmp_path: Path
+) -> None:
+    daemon = start(workers={"count": 1, "drain_timeout": 0.3, "shutdown_grace": 20})
+    note = tmp_path / "note"
+    job = client.enqueue("probe.clean_up", str(note))
+    old = daemon.busy_worker()
+
+    daemon.ask("reload", wait="drained")
+
+    assert note.exists()
+    wait_until(
+        lambda: job.refresh().state == "active" and job.record and job.record.worker != old["id"], what="the next run"
+    )
+    daemon.signal(signal.SIGINT)
+    daemon.wait()
+
+
+def test_term_from_outside_means_nothing_to_a_job(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 1})
+    job = client.enqueue("probe.nap", 0.5)
+
+    os.kill(daemon.busy_worker()["pid"], signal.SIGTERM)
+
+    assert job.result(10)["attempt"] == 1
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM)])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
 from rqsup.errors import MasterRefused
+from rqsup.request import Request
 from rqsup.store.server import LocalServer
 from tests.system.daemon import Daemon, all_ended, sample_until, stats
 from tests.waiting import wait_until
@@ -107,6 +107,96 @@ def test_changed_number_of_workers_takes_effect(deployed: Daemon) -> None:
     deployed.ask("reload", wait="drained")
 
     assert deployed.status()["ready"] == 5
+
+
+CHECKED = """
+from rqsup import task
+
+def check() -> None:
+    {check}
+
+@task(name="version.tell")
+def tell(seconds: float = 0.0) -> int:
+    {body}
+"""
+
+
+def test_a_canary_whose_check_fails_fails_the_reload(deployed: Daemon, client: Client, tmp_path: Path) -> None:
+    before = {worker["pid"] for worker in deployed.workers()}
+    deployed.settings["canary"] = {"check": "version:check"}
+    deployed.write_config()
+
+    (tmp_path / "version.py").write_text(CHECKED.format(check="raise OSError('no database')", body="return 2"))
+    with pytest.raises(MasterRefused, match="its check failed: OSError: no database"):
+        deployed.ask("reload")
+
+    wait_until(lambda: {worker["pid"] for worker in deployed.workers()} == before, what="the old workers alone")
+    assert client.enqueue("version.tell").result(10) == 1
+
+
+def test_a_canary_that_passes_its_check_is_followed_by_the_others(
+    deployed: Daemon, client: Client, tmp_path: Path
+) -> None:
+    deployed.settings["canary"] = {"check": "version:check"}
+    deployed.write_config()
+
+    (tmp_path / "version.py").write_text(CHECKED.format(check="pass", body="return 2"))
+    deployed.ask("reload", wait="drained")
+
+    assert client.enqueue("version.tell").result(10) == 2
+    assert {worker["generation"] for worker in deployed.workers()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("raise ValueError('new and wrong')", "jobs ended in an error"), ("import os; os._exit(1)", "the canary died")],
+)
+def test_a_canary_whose_jobs_fail_fails_the_reload(
+    deployed: Daemon, client: Client, tmp_path: Path, body: str, reason: str
+) -> None:
+    deployed.settings["canary"] = {"jobs": 5, "timeout": 30}
+    deployed.write_config()
+    client.enqueue_many(Request("version.tell", (0.05,)) for _ in range(200))
+
+    (tmp_path / "version.py").write_text(CHECKED.format(check="pass", body=body))
+    with pytest.raises(MasterRefused, match=reason):
+        deployed.ask("reload")
+
+    wait_until(lambda: {worker["generation"] for worker in deployed.workers()} == {1}, what="the old workers alone")
+    # An old worker that met a job on its last try leaves for a fresh one: so it may be a moment before all are ready.
+    wait_until(lambda: deployed.status()["ready"] == 3, what="three ready workers")
+    # What the canary spoiled is retried by the old code.
+    wait_until(lambda: stats(client).get("succeeded", 0) == 200, 60, "all jobs to succeed")
+
+
+def test_a_canary_with_good_jobs_is_followed_by_the_others(deployed: Daemon, client: Client, tmp_path: Path) -> None:
+    deployed.settings["canary"] = {"jobs": 3, "timeout": 30}
+    deployed.write_config()
+    client.enqueue_many(Request("version.tell", (0.05,)) for _ in range(100))
+
+    deployed.ask("reload", wait="drained")
+
+    assert {worker["generation"] for worker in deployed.workers()} == {2}
+
+
+def test_a_canary_for_which_no_job_comes_is_not_waited_for_longer(deployed: Daemon) -> None:
+    deployed.settings["canary"] = {"jobs": 3, "timeout": 0.3}
+    deployed.write_config()
+
+    assert deployed.ask("reload") == {"generation": 2}
+
+
+def test_a_job_of_newer_code_waits_for_it_and_is_not_charged(deployed: Daemon, client: Client, tmp_path: Path) -> None:
+    newer = client.enqueue("version.newer")
+    wait_until(lambda: newer.refresh().state == "scheduled", what="the old code to give it back")
+
+    (tmp_path / "version.py").write_text(CODE.format(number=1).replace("version.tell", "version.newer"))
+    deployed.ask("reload", wait="drained")
+
+    assert newer.result(20) == 1
+    assert newer.refresh().record
+    assert newer.record
+    assert (newer.record.errors, newer.record.crashes) == (0, 0)
 
 
 @pytest.mark.slow

@@ -54,10 +54,10 @@ def value(key: str) -> str:
     return found[1]
 
 
-def test_the_stop_timeout_leaves_time_for_drain_and_kill() -> None:
+def test_the_stop_timeout_leaves_time_for_drain_and_grace() -> None:
     workers = Settings().workers
 
-    assert float(value("TimeoutStopSec")) >= workers.drain_timeout + workers.kill_grace + 10
+    assert float(value("TimeoutStopSec")) >= workers.drain_timeout + workers.shutdown_grace + 10
 
 
 def test_the_start_timeout_leaves_time_to_import_the_application() -> None:

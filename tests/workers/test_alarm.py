@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -119,3 +120,16 @@ def test_a_gentle_end_holds_the_alarm_back_once(alarm: Alarm) -> None:
     with pytest.raises(JobTimeout):
         wait_until(lambda: False, 5)
     assert time.monotonic() - started >= 0.15
+
+
+def test_it_remembers_that_it_raised_whatever_the_job_made_of_it(alarm: Alarm) -> None:
+    alarm.arm("t", "id", 5)
+    alarm.disarm()
+    assert not alarm.has_raised
+
+    alarm.arm("t", "id", 0.05)
+    with contextlib.suppress(JobTimeout):
+        spin(5)
+    alarm.disarm()
+
+    assert alarm.has_raised

@@ -94,7 +94,7 @@ def test_a_program_started_by_a_job_can_be_ended_by_signals(start: Any) -> None:
 def test_no_signal_from_outside_ends_or_stops_a_worker(start: Any) -> None:
     master = start()
 
-    for number in IGNORED:
+    for number in (*IGNORED, signal.SIGUSR2):
         os.kill(master.pids[0], number)
 
     assert master.facts()["pid"] == master.pids[0]

@@ -7,19 +7,20 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from rqsup import Client
-from rqsup.client import Request
-from rqsup.errors import RedisUnavailable
+from rqsup import Client, Job, current_job
+from rqsup.errors import JobTimeout, RedisUnavailable
 from rqsup.job import JobState
+from rqsup.request import Request
 from rqsup.store import scripts
 from rqsup.store.server import LocalServer
 from rqsup.task import _registry, task
 from rqsup.workers.loop import MasterGone
-from rqsup.workers.slot import Order, WorkerState
+from rqsup.workers.slot import Order, Spent, WorkerState
 from tests.waiting import wait_until
 from tests.workers.looping import LoopThread
 
@@ -79,8 +80,9 @@ def test_a_job_is_handed_over_while_the_worker_blocks(client: Client, start: Sta
 
     assert client.enqueue("ran", 5).result(5) == 5
 
+    # The result is there before the worker has read the answer and waits again.
+    wait_until(lambda: loop.slot.state == WorkerState.IDLE, what="an idle worker")
     loop.until_waiting()
-    assert loop.slot.state == WorkerState.IDLE
     loop.leave()
 
 
@@ -146,9 +148,10 @@ def test_a_worker_leaves_while_it_blocks(start: Start) -> None:
 def test_a_leaving_worker_ends_its_job_and_leaves_held_ones_to_be_returned(
     client: Client, start: Start, gate: threading.Event
 ) -> None:
+    client.enqueue("ran")
     first, *others = [client.enqueue("slow") for _ in range(3)]
     loop = start(prefetch=3)
-    loop.until_state(WorkerState.BUSY)
+    wait_until(lambda: (job := loop.slot.current_job()) and job.id == first.id, what="the first slow job")
 
     loop.order(Order.LEAVE)
     gate.set()
@@ -309,3 +312,79 @@ def test_a_worker_does_not_spin_while_redis_refuses_its_commands(client: Client,
 
     assert client.store.client.info("stats")["total_connections_received"] - before < 12
     loop.leave()
+
+
+def test_a_job_on_its_last_try_is_not_begun_by_a_worker_that_ran_another(last_try: LastTry, start: Start) -> None:
+    first = last_try.client.enqueue("ran", 1)
+    job = last_try.enqueue(crashes=2)
+
+    loop = start(prefetch=10)
+
+    loop.join()
+    assert first.result(1) == 1
+    assert last_try.ran == []
+    assert loop.slot.spent == Spent.LAST_TRY
+    assert job.refresh().state in {JobState.READY, JobState.ACTIVE}
+
+
+def test_a_fresh_worker_runs_a_last_try_alone_and_leaves(last_try: LastTry, start: Start) -> None:
+    job = last_try.enqueue(crashes=2)
+    other = last_try.client.enqueue("ran", 1)
+
+    loop = start(prefetch=10)
+
+    loop.join()
+    assert job.result(1) == "survived"
+    assert last_try.ran == [False]
+    assert other.refresh().state is JobState.READY
+    assert loop.slot.spent == Spent.LAST_TRY
+
+
+@pytest.mark.parametrize(("crashes", "crash_limit"), [(0, 1), (0, 3), (1, 3)])
+def test_any_other_job_is_no_last_try(last_try: LastTry, start: Start, crashes: int, crash_limit: int) -> None:
+    job = last_try.enqueue(crashes=crashes)
+
+    loop = start(crash_limit=crash_limit)
+
+    assert job.result(5) == "survived"
+    assert loop.slot.spent == Spent.NO
+    assert last_try.client.enqueue("ran", 2).result(5) == 2
+
+
+def test_a_worker_leaves_after_a_soft_timeout_and_settles_before(client: Client, start: Start) -> None:
+    @task(name="late", max_attempts=1)
+    def late() -> None:
+        raise JobTimeout("ran 2 s, allowed are 1 s")
+
+    job = client.enqueue("late")
+
+    loop = start()
+
+    loop.join()
+    assert job.refresh().state is JobState.DEAD
+    assert loop.slot.spent == Spent.SOFT_TIMEOUT
+
+
+@dataclass
+class LastTry:
+    """Jobs of task `fragile` that have crashed before; `ran` holds what each saw of `stopping`."""
+
+    client: Client
+    ran: list[bool]
+
+    def enqueue(self, *, crashes: int) -> Job:
+        job = self.client.enqueue("fragile")
+        self.client.store.client.hset(self.client.keys.job(job.id), "crashes", crashes)
+        return job
+
+
+@pytest.fixture
+def last_try(client: Client) -> LastTry:
+    made = LastTry(client, [])
+
+    @task(name="fragile")
+    def fragile() -> str:
+        made.ran.append(current_job().stopping)
+        return "survived"
+
+    return made

@@ -14,14 +14,14 @@ import pytest
 
 from rqsup.context import JobContext, current_job
 from rqsup.envelope import Envelope
-from rqsup.errors import JobTimeout, NoCurrentJob
+from rqsup.errors import JobShutdown, JobTimeout, NoCurrentJob
 from rqsup.retry import Backoff
 from rqsup.settings import LimitSettings, Settings, WorkerSettings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import _registry, task
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.run import Runner
-from rqsup.workers.slot import Slot, WorkerState
+from rqsup.workers.slot import Slot, Spent, WorkerState
 from tests.workers.conftest import make_runner
 
 Run = Callable[..., Settlement]
@@ -42,12 +42,19 @@ def run(runner: Runner) -> Run:
     return functools.partial(run_on, runner)
 
 
+def settle(runner: Runner, job: Claimed, *, stopping: bool = False) -> Settlement:
+    """Run a job that is not given up."""
+    settled = runner.run(job, lambda: stopping)
+    assert settled
+    return settled
+
+
 def run_on(runner: Runner, function: Callable[..., Any], *, errors: int = 0, crashes: int = 0, job_id: str = "job-1",
            stopping: bool = False, envelope: dict[str, Any] | None = None, **options: Any) -> Settlement:  # fmt: skip
     _registry.pop("t", None)
     task(name="t", **options)(function)
     data = msgspec.json.encode(Envelope(id=job_id, task="t", **(envelope or {})))
-    return runner.run(Claimed(job_id, 4, errors, crashes, data), lambda: stopping)
+    return settle(runner, Claimed(job_id, 4, errors, crashes, data), stopping=stopping)
 
 
 def error_of(settlement: Settlement) -> dict[str, Any]:
@@ -208,7 +215,7 @@ def test_a_backoff_that_fails_does_not_harm_the_worker(run: Run) -> None:
     "payload", [b"", b"\xff\x00", b"[]", b"{}", b'{"id":"x"}', b'{"id":"x","task":"t","v":99}', b"[" * 100_000]
 )
 def test_bytes_that_are_no_envelope_are_buried(runner: Runner, payload: bytes, slot: Slot) -> None:
-    settled = runner.run(Claimed("job-1", 4, 0, 0, payload), lambda: False)
+    settled = settle(runner, Claimed("job-1", 4, 0, 0, payload))
 
     assert (settled.id, settled.token, settled.outcome) == ("job-1", 4, "bury")
     assert error_of(settled)["type"] == "EnvelopeError"
@@ -221,20 +228,20 @@ def test_an_id_outside_the_alphabet_is_buried_and_nothing_is_run(run: Run, runne
 
     settled = run(lambda: ran.append(1), job_id="job-1", envelope={})
     data = msgspec.json.encode(Envelope(id="job-1", task="t"))
-    foreign = runner.run(Claimed(job_id, 4, 0, 0, data), lambda: False)
+    foreign = settle(runner, Claimed(job_id, 4, 0, 0, data))
 
     assert settled.outcome == "succeed"
     assert foreign.outcome == "bury"
     assert ran == [1]
 
 
-def test_a_task_that_nobody_declared_is_buried_with_the_names_that_exist(runner: Runner) -> None:
+def test_a_task_that_nobody_declared_is_deferred_with_the_names_that_exist(runner: Runner) -> None:
     task(name="a.known")(len)
 
-    settled = runner.run(Claimed("job-1", 4, 0, 0, b'{"id":"job-1","task":"os.system"}'), lambda: False)
+    settled = settle(runner, Claimed("job-1", 4, 0, 0, b'{"id":"job-1","task":"os.system"}'))
 
     error = error_of(settled)
-    assert settled.outcome == "bury"
+    assert (settled.outcome, settled.number) == ("defer", 10_000)
     assert error["type"] == "UnknownTask"
     assert "'os.system'" in error["message"]
     assert "a.known" in error["message"]
@@ -288,7 +295,7 @@ class LateAlarm(Alarm):
 
 
 def test_a_timeout_in_the_very_last_moment_leaves_no_job_behind(slot: Slot, alarm: Alarm) -> None:
-    late = LateAlarm(1)
+    late = LateAlarm(1, lambda: False)
     late.install()
 
     settled = run_on(make_runner(slot, late), lambda: 1)
@@ -421,3 +428,46 @@ def test_what_a_coroutine_raises_is_the_jobs_own_end(run: Run, fault: BaseExcept
 
     assert error_of(run(handler))["type"] == type(fault).__name__
     assert run(who).payload == b'"job-1"'
+
+
+def test_a_job_that_is_given_up_is_not_settled(runner: Runner, slot: Slot) -> None:
+    @task(name="t.given_up")
+    def given_up() -> None:
+        raise JobShutdown
+
+    data = msgspec.json.encode(Envelope(id="job-1", task="t.given_up"))
+
+    assert runner.run(Claimed("job-1", 4, 0, 0, data), lambda: True) is None
+    assert (slot.retried, slot.buried, slot.current_job()) == (0, 0, None)
+
+
+def test_a_job_shutdown_that_the_job_made_up_is_an_error(run: Run) -> None:
+    def made_up() -> None:
+        raise JobShutdown
+
+    assert error_of(run(made_up))["type"] == "JobShutdown"
+
+
+def test_a_process_is_spent_after_a_soft_timeout_also_when_the_job_swallowed_it(runner: Runner) -> None:
+    def swallow() -> str:
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:  # noqa: BLE001 - that is the point
+            return "went on"
+
+    assert run_on(runner, lambda: None, timeout=5).outcome == "succeed"
+    before = runner.spent
+
+    assert run_on(runner, swallow, timeout=0.05).outcome == "succeed"
+
+    assert (before, runner.spent) == (Spent.NO, Spent.SOFT_TIMEOUT)
+
+
+def test_a_process_is_spent_after_a_coroutine_was_cancelled_at_its_timeout(runner: Runner) -> None:
+    async def late() -> None:
+        await asyncio.sleep(5)
+
+    run_on(runner, late, timeout=0.05)
+
+    assert runner.spent is Spent.SOFT_TIMEOUT

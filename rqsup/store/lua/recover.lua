@@ -6,7 +6,8 @@
 -- ARGV[4] cause       JSON: what happened, in words, with time and place
 -- ARGV[5] charged     id of the job that the worker was running when it crashed; '' = nobody's fault
 -- ARGV[6] crash_limit crashes after which a job is quarantined in the dead letters
--- ARGV[7] condemned   id of the job for whose sake an operator had the worker killed: it goes to the dead letters,
+-- ARGV[7] evidence    JSON: the cause with the stack of the dead worker, for the charged or condemned job alone
+-- ARGV[8] condemned   id of the job for whose sake an operator had the worker killed: it goes to the dead letters,
 --                     with the cause's message as the reason and no crash; '' = none
 -- Returns {'alive'} (it beat again: nothing changed) | {'ok', returned ids, buried ids, left}:
 --         left = jobs still to return; call again until it is 0.
@@ -14,7 +15,7 @@
 -- Uses: names clock tally unreadable deliver defer
 -- Flags: allow-oom (a full server must still recover)
 local worker, beat, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local cause, charged, crash_limit, condemned = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local cause, charged, crash_limit, evidence, condemned = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 
 if beat ~= '' and redis.call('HGET', workers_key, worker) ~= beat then return {'alive'} end
 
@@ -37,12 +38,12 @@ local function give_back(id)
   local crashes = tonumber(job[6]) or 0
   if id == charged then
     crashes = crashes + 1
-    redis.call('HSET', key, 'crashes', crashes, 'crash', cause)
+    redis.call('HSET', key, 'crashes', crashes, 'crash', evidence)
     tally('crashed')
   end
   local reason = nil
   if id == condemned then
-    redis.call('HSET', key, 'crash', cause)
+    redis.call('HSET', key, 'crash', evidence)
     reason = cjson.decode(cause).message
   elseif id == charged and crashes >= crash_limit then
     reason = 'crash limit: its worker died ' .. crashes .. ' times while running it'
@@ -55,8 +56,9 @@ local function give_back(id)
     return
   end
   local fault = deliver(id, job[3], job[4], true)
-  redis.call('HSET', key, 'state', 'ready', 'token', token, 'returned_at', now, 'returned', cause,
-    'returns', (tonumber(job[7]) or 0) + 1)
+  redis.call('HSET', key, 'state', 'ready', 'token', token, 'returned_at', now, 'returned', cause)
+  -- A crash is counted as one; being handed back for somebody else's sake is nothing but that.
+  if id ~= charged then redis.call('HSET', key, 'returns', (tonumber(job[7]) or 0) + 1) end
   if fault then defer(id, now) end
   tally('recovered')
   returned[#returned + 1] = id

@@ -19,7 +19,7 @@ if not job[2] or not job[5] then return 'unreadable' end
 local fault = deliver(id, job[2], job[3], false)
 if fault then return fault end
 redis.call('HSET', key, 'state', 'ready', 'token', (tonumber(job[4]) or 0) + 1, 'replayed_at', now_ms())
-redis.call('HDEL', key, 'errors', 'crashes', 'reason', 'dead_at')
+redis.call('HDEL', key, 'errors', 'crashes', 'reason', 'dead_at', 'deferred_since')
 redis.call('ZREM', dead_key, id)
 tally('replayed')
 return 'ready'

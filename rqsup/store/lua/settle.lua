@@ -8,6 +8,8 @@
 --   outcome 'succeed' payload = result JSON,  number = time the record is kept, ms; 0 = delete it
 --   outcome 'retry'   payload = error JSON,   number = delay until the next attempt, ms
 --   outcome 'bury'    payload = error JSON,   number = unused
+--   outcome 'defer'   payload = error JSON,   number = time since the first deferral after which it is buried, ms
+--                     (a task that this worker's code does not know: newer code may be on its way)
 -- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
 --         before) | 'stale' (the job was taken away meanwhile, or its record is
 --         not kept: nothing changed) | 'fault: …' (its new place
@@ -18,17 +20,29 @@
 local worker, count, lane_count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = processing_key(worker)
 local now = now_ms()
-local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead'}
+local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead', defer = 'scheduled'}
+-- Pause before a deferred job is offered again, ms.
+local defer_ms = 1000
 
 local function settle(id, token, outcome, payload, number)
   local key = job_key(id)
-  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'queue')
+  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'deferred_since')
   if job.err or job[3] ~= token or job[2] ~= worker then
     tally('stale')
     return 'stale'
   end
-  if job[1] ~= 'active' then return job[1] == ended[outcome] and 'repeated' or 'stale' end
-  if outcome == 'succeed' then
+  if job[1] ~= 'active' then
+    local same = job[1] == ended[outcome] or (outcome == 'defer' and job[1] == 'dead')
+    return same and 'repeated' or 'stale'
+  end
+  local since = tonumber(job[5]) or now
+  if outcome == 'defer' and now - since < number then
+    local added = redis.pcall('ZADD', scheduled_key, now + defer_ms, id)
+    if type(added) == 'table' then return 'fault: ' .. added.err end
+    redis.call('HSET', key, 'state', 'scheduled', 'due_at', now + defer_ms, 'deferred_since', since)
+    announce(id, now + defer_ms)
+    tally('deferred')
+  elseif outcome == 'succeed' then
     if number > 0 then
       redis.call('HSET', key, 'state', 'succeeded', 'result', payload, 'finished_at', now)
       redis.call('PEXPIRE', key, number)

@@ -12,8 +12,9 @@ from typing import Any, Self
 
 import msgspec
 
-from rqsup.client import Client, Request
+from rqsup.client import Client
 from rqsup.job import JobState
+from rqsup.request import Request
 
 #: Records read in one round trip.
 PAGE = 500

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,24 @@ def test_a_wrong_password_is_told_at_once_without_the_password(private_redis: Lo
         await_server(connect(settings), settings, lambda _: None, lambda _: pytest.fail("no second try"))
 
     assert "wrong@" not in str(caught.value)
+
+
+def test_a_database_that_the_server_does_not_have_is_told(private_redis: LocalServer) -> None:
+    settings = RedisSettings(url=f"{private_redis.url}?db=4711", connect_tries=1)
+
+    with pytest.raises(errors.RedisUnavailable, match="DB index is out of range"):
+        await_server(connect(settings), settings, lambda _: None)
+
+
+def test_a_server_that_is_no_redis_is_told(tmp_path: Path) -> None:
+    settings = RedisSettings(url=f"unix://{tmp_path}/web.sock", connect_tries=1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/web.sock")
+        listener.listen()
+        threading.Thread(target=lambda: listener.accept()[0].sendall(b"HTTP/1.1 400\r\n\r\n"), daemon=True).start()
+
+        with pytest.raises(errors.RedisUnavailable, match="after 1 tries"):
+            await_server(connect(settings), settings, lambda _: None)
 
 
 def test_a_password_comes_from_a_file(private_redis: LocalServer, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ CALLS: dict[str, Call[Any]] = {
     "purge_dead": scripts.purge_dead("r:"),
     "locate": scripts.locate("r:", job_id="a", lanes=[], workers=[]),
     "survey": scripts.survey("r:", job_ids=[]),
+    "gauge": scripts.gauge("r:", lanes=[]),
+    "holding": scripts.holding("r:", workers=[]),
 }
 
 

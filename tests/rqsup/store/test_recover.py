@@ -283,3 +283,21 @@ def test_a_condemned_job_that_the_worker_no_longer_has_stays_where_it_is(raw: Ra
 
     assert (recovery.buried, recovery.returned) == ([], ["doomed"])
     assert raw.job("other")["state"] == "ready"
+
+
+def test_the_evidence_stays_with_the_charged_job_alone_and_a_crash_is_no_hand_back(raw: Raw) -> None:
+    raw.enqueue("a")
+    raw.enqueue("b")
+    raw.claim(count=2)
+
+    raw.recover(charged="a", evidence=b'{"message": "killed", "stack": "in send"}')
+
+    charged, other = raw.job("a"), raw.job("b")
+    assert charged["crash"] == '{"message": "killed", "stack": "in send"}'
+    assert charged["returned"] == other["returned"] == '{"message": "killed"}'
+    assert (charged["crashes"], charged.get("returns"), other.get("crashes"), other["returns"]) == (
+        "1",
+        None,
+        None,
+        "1",
+    )

@@ -75,7 +75,7 @@ def test_a_buried_job_is_a_dead_letter_with_its_error(raw: Raw) -> None:
     assert raw.stat("dead") == 1
 
 
-@pytest.mark.parametrize("outcome", ["succeed", "retry", "bury"])
+@pytest.mark.parametrize("outcome", ["succeed", "retry", "bury", "defer"])
 def test_the_same_settle_twice_is_told_and_changes_nothing(raw: Raw, outcome: str) -> None:
     job = started(raw)
     raw.settle(job, outcome, b"{}", 60_000)
@@ -94,7 +94,7 @@ def test_a_second_settle_with_another_outcome_is_stale(raw: Raw) -> None:
     assert raw.picture() == before
 
 
-@pytest.mark.parametrize("outcome", ["succeed", "retry", "bury"])
+@pytest.mark.parametrize("outcome", ["succeed", "retry", "bury", "defer"])
 def test_a_settle_with_an_old_token_changes_nothing(raw: Raw, outcome: str) -> None:
     old = started(raw)
     new = raw.claim(resume=True).jobs[0]
@@ -230,3 +230,31 @@ def test_a_registry_of_a_wrong_type_fails_loudly_after_the_settle(raw: Raw) -> N
         raw.settle_all([Settlement(job.id, job.token, "succeed", b"1", 1_000)], count=1)
 
     assert raw.ready() == ["b"]
+
+
+def test_a_deferred_job_is_offered_again_uncharged(raw: Raw) -> None:
+    job = started(raw)
+
+    assert raw.settle(job, "defer", b"{}", 60_000) == "ok"
+
+    record = raw.job("a")
+    assert (record["state"], record.get("errors")) == ("scheduled", None)
+    assert 0 < raw.scheduled()["a"] - raw.now_ms() <= 1_000
+    assert raw.processing() == []
+    assert raw.stat("deferred") == 1
+
+
+def test_a_job_deferred_for_too_long_is_buried(raw: Raw) -> None:
+    job = started(raw)
+    raw.redis.hset(raw.keys.job("a"), "deferred_since", raw.now_ms() - 60_000)
+
+    assert raw.settle(job, "defer", b'{"type": "UnknownTask"}', 60_000) == "ok"
+
+    assert (raw.job("a")["state"], raw.dead()) == ("dead", ["a"])
+    assert raw.job("a")["error"] == '{"type": "UnknownTask"}'
+
+
+def test_a_job_is_buried_at_once_without_patience(raw: Raw) -> None:
+    assert raw.settle(started(raw), "defer", b"{}", 0) == "ok"
+
+    assert raw.dead() == ["a"]

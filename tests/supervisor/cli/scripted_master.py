@@ -32,6 +32,8 @@ class ScriptedMaster:
         match command:
             case "status":
                 return self.facts
+            case "scale" if arguments.get("reset"):
+                return {"target": 4}
             case "scale":
                 self.facts["target"] = arguments["workers"]
             case "reload" if arguments.get("wait") == "ready":

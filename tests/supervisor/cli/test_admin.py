@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rqsup import Client, Request
+from rqsup.store.server import LocalServer
 from rqsup.supervisor.cli import admin_view
 from rqsup.supervisor.cli.admin import admin
 from rqsup.supervisor.cli.frame import ErrorGroup
@@ -210,6 +211,22 @@ def test_a_job_is_shown(raw: Raw, run: Run) -> None:
     assert "succeeded" in run("job", "show", "a").stdout
 
 
+def test_a_jobs_counters_are_shown_apart_and_its_stack_below_in_full(raw: Raw, run: Run) -> None:
+    raw.enqueue("a")
+    raw.claim()
+    stack = 'Current thread 0x1 (most recent call first):\\n  File "[shop].py", line 3 in send'
+    raw.recover(
+        charged="a", evidence=b'{"message": "segmentation fault", "stack": "%s"}' % stack.replace('"', '\\"').encode()
+    )
+
+    shown = run("job", "show", "a").output
+
+    rows = [line.split() for line in shown.splitlines()]
+    assert all(row in rows for row in (["errors", "0"], ["crashes", "1"], ["returns", "0"]))
+    assert shown.endswith('(most recent call first):\n  File "[shop].py", line 3 in send\n')
+    assert "segmentation fault" in shown
+
+
 def test_a_job_with_an_unreadable_payload_is_shown(raw: Raw, run: Run) -> None:
     raw.enqueue("a")
     raw.redis.hset(raw.keys.job("a"), "envelope", b"\xff{")
@@ -250,6 +267,22 @@ def test_without_redis_the_exit_code_says_so() -> None:
 
     assert result.exit_code == 69
     assert "does not answer" in result.stderr
+
+
+def test_a_wrong_password_is_not_told_as_a_server_that_is_away(private_redis: LocalServer) -> None:
+    Client(private_redis.url).store.client.config_set("requirepass", "right")
+
+    result = CliRunner().invoke(main, ["admin", "stats"], env={"RQSUP_REDIS__URL": private_redis.url})
+
+    assert result.exit_code == 69
+    assert "refuses the login" in result.stderr
+    assert "check redis.username and redis.password_file" in result.stderr
+
+
+def test_a_dead_letters_reason_is_whole_on_a_narrow_screen(raw: Raw, run: Run) -> None:
+    bury(raw, "0190b4c2-7f3e-7c1a-9b5e-2f4a6d8c0e11", task="mail.send.to.somebody")
+
+    assert "    ValueError: bad [red]address[/red]\n" in run("dlq", "list").stdout
 
 
 def test_a_key_of_a_wrong_type_is_an_error_in_words(raw: Raw, run: Run) -> None:

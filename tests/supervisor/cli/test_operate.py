@@ -127,6 +127,20 @@ def test_the_configuration_may_come_from_the_environment(master: Master, monkeyp
     assert master.heard() == "scale {'workers': 7}"
 
 
+def test_scale_reset_goes_back_to_the_configured_number(master: Master) -> None:
+    assert run("scale", "--reset", "-c", master.config).output == "4 workers wanted, as configured\n"
+
+    assert master.heard() == "scale {'reset': True}"
+
+
+@pytest.mark.parametrize("arguments", [[], ["3", "--reset"]])
+def test_scale_wants_either_a_number_or_reset(arguments: list[str]) -> None:
+    result = run("scale", *arguments)
+
+    assert result.exit_code == 2
+    assert "Say either how many workers" in result.output
+
+
 def test_reload_without_wait_returns_at_once(master: Master) -> None:
     result = run("reload", "-c", master.config)
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -69,3 +71,16 @@ def test_trouble_stands_in_the_headline() -> None:
 )
 def test_lengths_of_time_show_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"target_by": "operator", "configured": 2}, "configured are 2: ends with rqsup scale --reset"),
+        ({"target_by": "autoscale", "configured": 2}, "autoscale wants 4 workers now, configured are 2"),
+        ({"state": "shedding", "shedding": "memory pressure: 9 %"}, "takes no jobs: memory pressure: 9 %"),
+    ],
+)
+def test_who_decides_and_why_nothing_runs_is_shown(facts: dict[str, Any], words: str) -> None:
+    assert words in shown(msgspec.structs.replace(snapshot(), **facts), 100)
+    assert "scale" not in shown(snapshot(), 100)

@@ -13,6 +13,7 @@ COUNTERS = {
     "retried": 7,
     "buried": 2,
     "crashed": 3,
+    "returned": 1,
     "recovered": 4,
     "stale": 1,
     "deaths": 3,

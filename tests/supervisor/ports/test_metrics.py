@@ -30,7 +30,9 @@ def test_workers_are_counted_by_state_and_absent_states_are_zero() -> None:
     assert value(page, "rqsup_workers_memory_bytes") == 72_000_000
 
 
-@pytest.mark.parametrize(("outcome", "count"), [("succeeded", 1000), ("retried", 7), ("buried", 2), ("crashed", 3)])
+@pytest.mark.parametrize(
+    ("outcome", "count"), [("succeeded", 1000), ("retried", 7), ("buried", 2), ("crashed", 3), ("returned", 1)]
+)
 def test_ended_attempts_are_counted_by_outcome(outcome: str, count: int) -> None:
     assert value(render(snapshot()), "rqsup_jobs_total", outcome=outcome) == count
 

@@ -152,7 +152,7 @@ def test_a_death_returns_the_workers_jobs_with_cause_and_charge(bench: Bench) ->
     assert record.crash
     assert "SIGKILL" in record.crash["message"]
     assert bench.client.record(ids[1]).crashes == 0
-    assert upkeep.counters == {"recovered": 3, "crashed": 1, "reaped": 0}
+    assert upkeep.counters == {"recovered": 3, "crashed": 1, "returned": 2, "reaped": 0}
     [recovery] = upkeep.registry.recoveries
     assert recovery.jobs == ids[::-1] or recovery.jobs == ids
     assert recovery.back_after_ms < 1000

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rqsup.client import Request
+from rqsup.request import Request
 from rqsup.settings import RedisSettings
 from rqsup.store.server import LocalServer
 from rqsup.supervisor.upkeep.scheduler import DEAF_S, LONGEST_S
@@ -20,10 +20,12 @@ def test_a_due_job_is_moved_at_its_time(bench: Bench) -> None:
             await upkeep.until(lambda: upkeep.scheduler._listening)
             sent = time.monotonic()
             bench.client.enqueue_in(0.3, "t")
-            await upkeep.until(bench.ready)
-            assert 0.29 <= time.monotonic() - sent < 0.6
+            await upkeep.until(lambda: upkeep.counters["promoted"] == 1)
+            # Not before; how soon after is what benchmarks/punctuality.py measures.
+            assert time.monotonic() - sent >= 0.29
+            assert len(bench.ready()) == 1
 
-    assert bench.run(scene).counters["promoted"] == 1
+    bench.run(scene)
 
 
 def test_a_job_of_the_future_is_left_and_the_wait_is_known(bench: Bench) -> None:

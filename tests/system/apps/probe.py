@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from rqsup import Backoff, current_job, task
+from rqsup import Backoff, JobShutdown, current_job, task
 
 AT_ONCE = Backoff(first_s=0.01, cap_s=0.05)
 
@@ -46,6 +46,26 @@ def wait_for_stop() -> str:
     while not current_job().stopping:
         time.sleep(0.01)
     return "stopping"
+
+
+@task(name="probe.clean_up")
+def clean_up(path: str) -> None:
+    """Sleep, and leave a note when it has to give up."""
+    try:
+        time.sleep(600)
+    except JobShutdown:
+        Path(path).write_text(f"cleaned up, stopping={current_job().stopping}")
+        raise
+
+
+@task(name="probe.stubborn")
+def stubborn() -> None:
+    """Swallow everything that could end it."""
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:  # noqa: BLE001, S112 - that is the point
+            continue
 
 
 @task(name="probe.lease")
@@ -133,6 +153,37 @@ def deaf() -> None:
             continue
 
 
+@task(name="probe.eat", timeout=30)
+def eat(megabytes: int) -> int:
+    """Touch so much memory."""
+    return len(bytearray(megabytes << 20))
+
+
+@task(name="probe.swallow", timeout=0.2)
+def swallow() -> str:
+    """Ignore its soft timeout, and return."""
+    try:
+        while True:
+            time.sleep(0.01)
+    except BaseException:  # noqa: BLE001 - that is the point
+        return "went on"
+
+
+@task(name="probe.die_alone")
+def die_alone(folder: str) -> None:
+    """Note the process, and die by a signal of C code."""
+    with (Path(folder) / "fragile").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    ctypes.string_at(0)
+
+
+@task(name="probe.pid")
+def pid(folder: str) -> None:
+    """Note the process."""
+    with (Path(folder) / "others").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
 @task(name="probe.grandchild")
 def grandchild(path: str) -> None:
     """Leave a process behind in the group, and die."""
@@ -167,6 +218,13 @@ def say_in_all_ways(seconds: float = 0.5) -> str:
     return current_job().id
 
 
+@task(name="probe.say_and_fall")
+def say_and_fall() -> None:
+    """Print without a line break, then read the null pointer."""
+    os.write(1, b"last words")
+    ctypes.string_at(0)
+
+
 @task(name="probe.flood")
 def flood(megabytes: int) -> float:
     """Print so much in short lines; returns the seconds that it took."""
@@ -175,3 +233,53 @@ def flood(megabytes: int) -> float:
     for _ in range(megabytes):
         os.write(1, block)
     return time.monotonic() - began
+
+
+#: What `probe.leak` never gives back.
+LEAKED: list[bytearray] = []
+
+
+@task(name="probe.leak", max_attempts=1)
+def leak(mib: int, seconds: float = 0.0) -> dict[str, object]:
+    """Take memory for ever, then sleep; returns who ran it."""
+    LEAKED.append(bytearray(os.urandom(1024)) * (mib << 10))
+    return nap(seconds)
+
+
+@task(name="probe.limited_data", max_attempts=1, limits={"data": 400 << 20})
+def limited_data() -> int:
+    """Allocate more than its limit."""
+    return len(bytearray(1 << 30))
+
+
+@task(name="probe.limited_cpu", max_attempts=1, limits={"cpu": 1})
+def limited_cpu() -> None:
+    """Compute for longer than its limit."""
+    while True:
+        pass
+
+
+@task(name="probe.limited_cpu_async", max_attempts=1, limits={"cpu": 1})
+async def limited_cpu_async() -> None:
+    """The same on the event loop."""
+    while True:  # noqa: ASYNC110 - it waits for nothing
+        await asyncio.sleep(0)
+
+
+@task(name="probe.limited_nofile", max_attempts=1, limits={"nofile": 64})
+def limited_nofile() -> int:
+    """Open more files than its limit."""
+    files = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
+    return len(files)
+
+
+@task(name="probe.limited_fsize", max_attempts=1, limits={"fsize": 1 << 20})
+def limited_fsize(path: str) -> int:
+    """Write a longer file than its limit."""
+    return Path(path).write_bytes(bytes(2 << 20))
+
+
+@task(name="probe.rlimits")
+def rlimits() -> list[tuple[int, int]]:
+    """The limits of this process."""
+    return [resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in ("DATA", "CPU", "NOFILE", "FSIZE")]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
 from rqsup.errors import RqsupError
+from rqsup.request import Request
 from rqsup.supervisor.cli.demo import play, stage, view
 from rqsup.supervisor.cli.demo.play import Outcome, Play
 from rqsup.supervisor.cli.demo.stage import Stage

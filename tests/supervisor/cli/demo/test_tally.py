@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rqsup import Client
-from rqsup.client import Request
 from rqsup.envelope import new_id
+from rqsup.request import Request
 from rqsup.supervisor.cli.demo import tally as module
 from rqsup.supervisor.cli.demo.tally import Ledger, tally
 
