@@ -22,6 +22,7 @@ def cross_check(settings: Settings) -> list[str]:
         *_name_faults(settings),
         *_sandbox_faults(settings),
         *_socket_faults(settings.control.socket),
+        *_log_faults(settings.log.file),
     ]
 
 
@@ -103,6 +104,10 @@ def _sandbox_faults(settings: Settings) -> list[str]:
         for path in getattr(settings.sandbox, key)
         if not path.startswith("/")
     ]
+
+
+def _log_faults(path: str) -> list[str]:
+    return [f"log.file: {path!r} must be an absolute path"] if path and not path.startswith("/") else []
 
 
 def _socket_faults(path: str) -> list[str]:

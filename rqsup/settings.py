@@ -181,8 +181,25 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     #: auto = console on a terminal, else json. journal = console text with a journald level in front.
     format: Literal["auto", "json", "console", "journal"] = "auto"
+    #: File to write to instead of standard error; reopened after a rename, at once on USR1.
+    file: str = ""
     #: Lowest level written.
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class OutputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What jobs print: their standard output and error, also of C code and of programs that they start."""
+
+    #: True = lines go to the journal or the log with the job's id; false = straight to the master's own descriptors.
+    capture: bool = True
+    #: Most bytes of one line; the rest is cut.
+    line_bytes: Annotated[int, msgspec.Meta(ge=64, le=16384)] = 4096
+    #: Most lines per second of one worker; what is beyond is counted and dropped.
+    lines_per_s: AtLeastOne = 200
+    #: Most lines per second of all workers together.
+    pool_lines_per_s: AtLeastOne = 2000
+    #: Bytes that a worker's pipe holds while the master is busy; the kernel may allow an unprivileged user less.
+    pipe_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1048576)] = 262144
 
 
 class AutoscaleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -260,6 +277,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: MetricsSettings = MetricsSettings()
     control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()
+    output: OutputSettings = OutputSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
     pressure: PressureSettings = PressureSettings()
     producer: ProducerSettings = ProducerSettings()

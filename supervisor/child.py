@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rqsup.settings import Settings
 from rqsup.supervisor.blackbox import BlackBox
+from rqsup.supervisor.drain import OutputPipe
 from rqsup.supervisor.patience import Patience, Stillness
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN, Assignment
@@ -30,6 +31,8 @@ class Verdict:
     charge: bool
     #: That job's id; empty = whichever it is in when it dies.
     job: str = ""
+    #: True when that job shall not run again: an operator had it killed.
+    condemn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Child:
     abandoned: str = ""
     #: Why it will not become ready, by its own account.
     unfit: str = ""
+    #: What its jobs print; None = not captured.
+    output: OutputPipe | None = None
     was_ready: bool = field(default=False)
     #: Its own random number in [0, 1), so that equal workers are not worn at the same time.
     luck: float = field(default_factory=random.random)
@@ -121,9 +126,15 @@ class Child:
             return "busy"
         return "quiet" if self.slot.state == WorkerState.QUIET else "idle"
 
+    def descriptors(self) -> list[int]:
+        """What it gets at its fork besides its channel: black box, and output pipe if there is one."""
+        return [self.box.descriptor if self.box else -1, *([self.output.its] if self.output else [])]
+
     def close(self) -> None:
         """Give back what the master holds of it."""
         self.channel.close()
+        if self.output is not None:
+            self.output.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -152,6 +163,8 @@ class Death:
     seen_at: float
     #: Where its threads were; empty when nobody asked and it died in silence.
     stack: str = ""
+    #: Id of the job that goes to the dead letters, because an operator had it killed.
+    condemned: str = ""
 
 
 def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evidence = NOTHING_LEFT) -> Death:
@@ -173,6 +186,7 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evide
         orderly=orderly,
         seen_at=seen_at,
         stack="" if orderly else evidence.stack,
+        condemned=verdict.job if verdict and verdict.condemn else "",
     )
 
 
@@ -185,7 +199,7 @@ def _own_account(child: Child, *, left: bool) -> str:
 
 def _in_words(verdict: Verdict | None, ended: os.waitid_result, job: CurrentJob | None, evidence: Evidence) -> str:
     if verdict is not None:
-        return f"{verdict.reason}; killed by its master"
+        return verdict.reason if verdict.reason.startswith("killed") else f"{verdict.reason}; killed by its master"
     if ended.si_code == os.CLD_EXITED:
         if job is not None:
             return describe_exit(ended.si_status)

@@ -95,13 +95,17 @@ class Generation:
         if not prepared.tasks:
             self._log.warning("the application declares no task, so each job is buried: name its modules in `app`")
 
-    def fork(self, assignment: Assignment, channel: socket.socket, box: int) -> None:
-        """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it."""
+    def fork(self, assignment: Assignment, descriptors: list[int]) -> None:
+        """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it.
+
+        Args:
+            descriptors: what the worker gets, in this order: channel, black box, output pipe if there is one.
+        """
         if self._socket is None or self.closed:
             self._on_refused(ForkRefused(assignment.worker, "the zygote is gone"))
             return
         try:
-            socket.send_fds(self._socket, [encode(ForkWorker(assignment))], [channel.fileno(), box])
+            socket.send_fds(self._socket, [encode(ForkWorker(assignment))], descriptors)
         except OSError as fault:
             self._on_refused(ForkRefused(assignment.worker, f"the zygote does not answer: {fault}"))
 

@@ -33,7 +33,7 @@ class PrepareFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class ForkWorker(msgspec.Struct, frozen=True, tag=True):
-    """To the zygote: fork a worker. The worker's end of its channel and its black box come along as descriptors."""
+    """To the zygote: fork a worker. As descriptors come along the worker's end of its channel, its black box, and its end of its output pipe, if any."""
 
     assignment: Assignment
 
@@ -56,6 +56,8 @@ Message = Prepare | Prepared | PrepareFailed | ForkWorker | Forked | ForkRefused
 
 #: Most bytes of one message.
 MESSAGE_BYTES = 1 << 17
+#: Most descriptors that come with one: a worker's channel, black box and output pipe.
+MESSAGE_DESCRIPTORS = 3
 #: Most characters of a reason, so that a message always fits.
 REASON_CHARS = 20_000
 

@@ -22,6 +22,7 @@ import psutil
 from rqsup.logs import get_logger
 from rqsup.supervisor.blackbox import SILENT, BlackBox
 from rqsup.supervisor.child import Child, Death, Evidence, Verdict, judge
+from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.messages import Forked, ForkRefused
 from rqsup.supervisor.oom import OomWatch
@@ -39,7 +40,7 @@ class Pool:
     """Owns the scoreboard and the children.
 
     `on_change` is called whenever the plan should look again, `on_ready` when a worker becomes ready,
-    `on_death` when one was reaped or could not be forked.
+    `on_death` when one was reaped or could not be forked. `sink` takes what jobs print.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Pool:
         on_change: Callable[[], None],
         on_ready: Callable[[Child], None],
         on_death: Callable[[Death], None],
+        sink: Sink | None = None,
     ) -> None:
         self.board = Scoreboard(slots)
         self.children: dict[str, Child] = {}
@@ -63,6 +65,7 @@ class Pool:
         self._on_change = on_change
         self._on_ready = on_ready
         self._on_death = on_death
+        self._sink = sink
         self._unborn = 0
         self._dumps: set[asyncio.Task[None]] = set()
         self._log = get_logger("master")
@@ -85,6 +88,7 @@ class Pool:
         assignment = Assignment(
             worker=make_worker_id(self._identity, generation.number, next(self._serial)), slot=index,
             number=self._free_number(), generation=generation.number, master_pid=os.getpid(), check=check,
+            mark=secrets.token_hex(8),
         )  # fmt: skip
         child = Child(
             assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout, box=BlackBox(),
@@ -92,8 +96,13 @@ class Pool:
         )  # fmt: skip
         self.children[child.worker] = child
         self._unborn += 1
+        output = generation.settings.output
+        if self._sink and output.capture:
+            child.output = self._sink.open(assignment, slot, output)
         with its:
-            generation.fork(assignment, its, child.box.descriptor if child.box else -1)
+            generation.fork(assignment, [its.fileno(), *child.descriptors()])
+        if child.output:
+            child.output.release()
         return child
 
     def forked(self, message: Forked) -> None:
@@ -109,6 +118,8 @@ class Pool:
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._reap, child)
         loop.add_reader(child.channel, self._hear, child)
+        if child.output:
+            child.output.listen()
         if child.verdict is not None:
             self._signal(child)
 

@@ -38,7 +38,7 @@ class RecoveryView(msgspec.Struct, frozen=True):
     pid: int
     cause: str
     jobs: list[str]
-    #: Ids that reached the crash limit and went to the dead letters.
+    #: Ids that went to the dead letters: at the crash limit, or because an operator had the job killed.
     buried: list[str]
     #: Milliseconds from the moment the master saw the death until the jobs were back in their queues.
     back_after_ms: float
@@ -73,6 +73,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     degraded: str
     #: Totals since the master started, over all workers, living and dead:
     #: succeeded retried buried crashed returned recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills
+    #: output_lines output_dropped
     counters: dict[str, int]
     workers: list[WorkerView]
     #: The latest recoveries, newest last, at most 50.

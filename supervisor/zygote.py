@@ -24,6 +24,7 @@ from rqsup.errors import SandboxIncomplete
 from rqsup.settings import Settings
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
+    MESSAGE_DESCRIPTORS,
     REASON_CHARS,
     Forked,
     ForkRefused,
@@ -36,7 +37,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.task import find_task, task_names
-from rqsup.workers.boot import Assignment, ignore_signals, run_worker
+from rqsup.workers.boot import Assignment, Descriptors, ignore_signals, run_worker
 from rqsup.workers.isolation.sandbox import Sandbox
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.threads import other_threads
@@ -113,11 +114,11 @@ def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
         request, descriptors = _receive(control)
         if not isinstance(request, ForkWorker):
             return
-        channel, box = descriptors[0], descriptors[1] if len(descriptors) > 1 else -1
+        given = Descriptors(*descriptors)
 
-        def be_worker(assignment: Assignment = request.assignment, channel: int = channel, box: int = box) -> None:
+        def be_worker(assignment: Assignment = request.assignment, given: Descriptors = given) -> None:
             control.close()
-            run_worker(assignment, settings, memory, channel, box)
+            run_worker(assignment, settings, memory, given)
 
         control.send(encode(_answer_fork(request.assignment, be_worker)))
         for descriptor in descriptors:
@@ -134,7 +135,7 @@ def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Messa
 
 def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and its descriptors; None when the master closed its end."""
-    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 2)
+    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, MESSAGE_DESCRIPTORS)
     for descriptor in descriptors:
         # No program that a job starts shall hold a worker's channel open; recv_fds itself ignores flags.
         os.set_inheritable(descriptor, False)

@@ -11,7 +11,7 @@ import socket
 import time
 from mmap import mmap
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -25,6 +25,7 @@ from rqsup.workers.isolation.apart import Belongings
 from rqsup.workers.isolation.fork import flush_streams
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
+from rqsup.workers.output import Voice, capture
 from rqsup.workers.run import Place, Runner
 from rqsup.workers.slot import Order, WorkerState, slot_at
 
@@ -61,15 +62,28 @@ class Assignment(msgspec.Struct, frozen=True):
     master_pid: int
     #: Function `module:name` to call before it becomes ready; empty = none.
     check: str = ""
+    #: Secret of the marks in its output pipe; empty = its output is not captured.
+    mark: str = ""
 
 
-def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int = -1) -> NoReturn:
-    """Be a worker until the end of this process; its stacks go to the black box, if there is one."""
+class Descriptors(NamedTuple):
+    """What a worker has from its master."""
+
+    channel: int
+    #: The black box, for its stacks; negative = none.
+    box: int = -1
+    #: The pipe for what its jobs print; negative = they are not captured.
+    output: int = -1
+
+
+def run_worker(assignment: Assignment, settings: Settings, memory: mmap, descriptors: Descriptors) -> NoReturn:
+    """Be a worker until the end of this process."""
     status = EXIT_BROKEN
     try:
         _leave_family(assignment.master_pid)
-        _reset_process(box_fd)
-        status = _work(assignment, settings, memory, channel_fd, box_fd)
+        voice = Voice() if descriptors.output < 0 else capture(descriptors.output, assignment.mark)
+        _reset_process(descriptors.box)
+        status = _work(assignment, settings, memory, descriptors, voice)
     except MasterGone:
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: tell, and never unwind into the zygote's stack
@@ -121,19 +135,21 @@ def _reset_process(box_fd: int) -> None:
         get_logger("worker").debug("oom_score_adj is not writable")
 
 
-def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int) -> int:
+def _work(assignment: Assignment, settings: Settings, memory: mmap, descriptors: Descriptors, voice: Voice) -> int:
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
     alarm = Alarm(assignment.number, lambda: bool(slot.order == Order.ABANDON))
     alarm.install()
     alarm.show("starting")
-    channel = Channel(channel_fd)
+    channel = Channel(descriptors.channel)
     host = socket.gethostname()
     place = Place(assignment.worker, assignment.number, host, os.getpid(), assignment.generation)
     wire = Wire(settings.redis, name=f"rqsup-worker-{assignment.worker}", scripts=SCRIPTS)
-    belongings = Belongings((wire, channel), memory, box_fd)
-    runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log, belongings=belongings)
+    belongings = Belongings((wire, channel), memory, descriptors.box)
+    runner = Runner(
+        settings=settings, place=place, slot=slot, alarm=alarm, log=log, voice=voice, belongings=belongings,
+    )  # fmt: skip
     loop = Loop(
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,

@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from rqsup.errors import RedisUnavailable
+from rqsup.logs import reopen
 from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.keys import Keys, lanes
@@ -248,5 +249,6 @@ class Loop:
             self._read_orders()
 
     def _read_orders(self) -> None:
+        reopen()
         if not self._channel.read():
             raise MasterGone

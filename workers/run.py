@@ -28,6 +28,7 @@ from rqsup.workers.alarm import Alarm
 from rqsup.workers.fence import Fence
 from rqsup.workers.isolation.apart import Apart, Attempt, Belongings, read_report
 from rqsup.workers.isolation.fork import Ending
+from rqsup.workers.output import Voice
 from rqsup.workers.slot import Order, Slot, Spent
 
 #: Most characters of a traceback kept with a job: its end, where the error is.
@@ -59,13 +60,15 @@ class Runner:
     """
 
     def __init__(
-        self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any, belongings: Belongings | None = None
+        self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any,
+        voice: Voice | None = None, belongings: Belongings | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._place = place
         self._slot = slot
         self._alarm = alarm
         self._log = log
+        self._voice = voice or Voice()
         self._loop: asyncio.Runner | None = None
         self._isolation = Apart(settings, slot, alarm, belongings or Belongings())
         #: Why this process should run no other job.
@@ -158,6 +161,7 @@ class Runner:
             job.id.encode(), task.name.encode(), started=started, soft_deadline=soft,
             hard_deadline=soft + self._settings.workers.kill_grace,
         )  # fmt: skip
+        self._voice.begin(job.id, task.name)
         try:
             try:
                 self._alarm.arm(task.name, job.id, timeout_s)
@@ -177,6 +181,7 @@ class Runner:
             self._alarm.disarm()
             if fence is not None:
                 fence.open()
+            self._voice.end()
             self._slot.end()
             if self._alarm.has_raised:
                 # Also when the job swallowed it: it was broken off somewhere.
@@ -279,6 +284,7 @@ class Runner:
         return Settlement(job.id, job.token, "bury", self._error(job, name, message, stack), 0)
 
     def _crashed(self, job: Claimed, envelope: Envelope, ending: Ending) -> Settlement:
+        self._voice.end_abruptly()
         cause = ending.cause or "its process gave an answer that is none"
         self._slot.crashed += 1
         self._log.warning("job crashed", job_id=job.id, task=envelope.task, cause=cause, pid=ending.pid)

@@ -39,6 +39,12 @@ COUNTERS = (
     ("reaped", "rqsup_reaped_workers", "Dead workers, of this or another host, whose jobs were returned."),
     ("recycled", "rqsup_recycled_workers", "Workers found worn by a limit of jobs, age or memory, to be replaced."),
     ("memory_kills", "rqsup_memory_kills", "Workers killed in a job that used more than workers.max_memory_hard."),
+    ("output_lines", "rqsup_output_lines", "Lines that jobs printed and that went to the journal or the log."),
+    (
+        "output_dropped",
+        "rqsup_output_dropped",
+        "Lines that jobs printed beyond the limits, or that the journal did not take.",
+    ),
 )
 
 Depths = Mapping[tuple[str, str], int]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,9 +216,10 @@ def test_a_sandbox_holds_from_all_sides_and_leaves_room_to_work(start: Start, cl
         "chmod": "PermissionError", "read the environment of the worker": "PermissionError",
         "run a program": "PermissionError", "become a program": "PermissionError",
         "signal the worker": "Operation not permitted", "limit the worker": "PermissionError",
-        "unix socket": "PermissionError", "capabilities": "0000000000000000", "descriptors": 5, "large file": "OSError",
+        "unix socket": "PermissionError", "capabilities": "0000000000000000", "descriptors": 6, "large file": "OSError",
         "own file": "done", "read a module": "done", "thread": "done",
     }  # fmt: skip
+    # The six: three streams, the pipe for its answer, the box for its stacks, the log.
     assert user == os.getuid()
     if "network" not in daemon.log_text():
         assert interfaces == ["lo"]
@@ -242,15 +242,3 @@ def test_an_application_is_refused_where_a_demanded_protection_is_missing(start:
     assert status == 78
     assert "sandbox.require demands what this machine does not give (seccomp: no pyseccomp here" in daemon.log_text()
     assert "sandbox: a protection is missing on this machine" in lenient.log_text()
-
-
-def test_a_hundred_forked_jobs_wait_for_nothing(start: Start, client: Client) -> None:
-    start(app=["hostile"], workers={"count": 1})
-    client.enqueue("fork.nothing").result(10)
-
-    started = time.monotonic()
-    jobs = [client.enqueue("fork.nothing") for _ in range(100)]
-    jobs[-1].result(30)
-
-    # 30 ms a job is no promise: the benchmark measures, this only sees that no job waits in vain.
-    assert time.monotonic() - started < 100 * 0.03

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from rqsup import logs
 from rqsup.settings import Settings
 from rqsup.store.scripts import Settlement
 from rqsup.task import Isolation
@@ -112,7 +113,7 @@ class Apart:
             sandbox.check()
             belongings = self._belongings
             ending: Ending = with_folder(lambda folder: self._run(
-                attempt, lambda pipe: sandbox.enter(folder, (pipe, belongings.box), belongings.scoreboard)
+                attempt, lambda pipe: sandbox.enter(folder, (pipe, belongings.box, logs.descriptor()), belongings.scoreboard)
             ))  # fmt: skip
             return ending
         finally:
