@@ -15,7 +15,7 @@ from rqsup.store.scripts import Settlement
 from rqsup.task import Isolation
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.isolation.fork import Call, Ending, run_forked
-from rqsup.workers.isolation.sandbox import Sandbox, with_folder
+from rqsup.workers.isolation.sandbox import sandbox_of, with_folder
 from rqsup.workers.isolation.watch import Watch
 from rqsup.workers.slot import STRIDE, Order, Slot, slot_at
 from rqsup.workers.threads import refuse_threads
@@ -79,7 +79,6 @@ class Apart:
         #: What a job's process sees of the slot: its stores reach nobody but itself.
         self.mirror = slot_at(mmap(-1, STRIDE), 0)
         self._watch: Watch | None = None
-        self._sandbox: Sandbox | None = None
         self._jobs = 0
 
     def refuse_threads(self) -> None:
@@ -106,9 +105,7 @@ class Apart:
         try:
             if attempt.isolation == "fork":
                 return self._run(attempt, self._leave_worker)
-            if self._sandbox is None:
-                self._sandbox = Sandbox(self._settings.sandbox)
-            sandbox = self._sandbox
+            sandbox = sandbox_of(self._settings.sandbox)
             sandbox.check()
             belongings = self._belongings
             ending: Ending = with_folder(lambda folder: self._run(
