@@ -121,6 +121,7 @@ class Apart:
             attempt.job_id.encode(), attempt.task.encode(), started=attempt.started,
             soft_deadline=attempt.soft_deadline, hard_deadline=attempt.hard_deadline + APART_S,
         )  # fmt: skip
+        self._alarm.check_handlers()
         self._alarm.show("busy")
 
     def _run(self, attempt: Attempt, prepare: Callable[[int], None]) -> Ending:
