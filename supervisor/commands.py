@@ -127,6 +127,7 @@ class Commands:
             configured=master.settings.workers.count,
             target_by=master.staffing.source,
             shedding=master.shedder.reason,
+            sandbox=master.rollout.protections,
         )
 
     def status_line(self) -> str:

@@ -38,7 +38,7 @@ from rqsup.supervisor.messages import (
 )  # fmt: skip
 from rqsup.task import find_task, task_names
 from rqsup.workers.boot import Assignment, Descriptors, ignore_signals, run_worker
-from rqsup.workers.isolation.sandbox import Sandbox
+from rqsup.workers.isolation.sandbox import Protection, sandbox_of
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.threads import other_threads
 from rqsup.workers.title import set_title
@@ -85,28 +85,29 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
         reason = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
         return PrepareFailed(reason[-REASON_CHARS:])
     try:
-        _try_sandbox(settings)
+        protections = _try_sandbox(settings)
     except (SandboxIncomplete, OSError) as fault:
         return PrepareFailed(str(fault)[-REASON_CHARS:])
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
-    return Prepared(task_names(), time.monotonic() - started)
+    return Prepared(task_names(), time.monotonic() - started, protections)
 
 
-def _try_sandbox(settings: Settings) -> None:
-    """If a task asks for the sandbox, look which of its protections this machine lacks, and tell.
+def _try_sandbox(settings: Settings) -> list[Protection]:
+    """If a task asks for the sandbox, look which of its protections this machine has, and tell those it lacks.
 
     Raises:
         SandboxIncomplete: one of them is demanded.
     """
     if not any(task.isolation == "sandbox" for task in map(find_task, task_names()) if task):
-        return
-    sandbox = Sandbox(settings.sandbox)
+        return []
+    sandbox = sandbox_of(settings.sandbox)
     sandbox.check()
     for wall, why in sandbox.missing.items():
         logs.get_logger("zygote").warning("sandbox: a protection is missing on this machine", protection=wall, why=why)
+    return sandbox.protections()
 
 
 def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:

@@ -17,9 +17,14 @@ FILES = {"cgroup2": "memory.events", "cgroup": "memory.oom_control"}
 def read_count(path: Path) -> int | None:
     """The number of OOM kills in a counter's file; None when it cannot be read."""
     try:
-        lines = path.read_text().splitlines()
+        return count_in(path.read_text())
     except OSError:
         return None
+
+
+def count_in(text: str) -> int | None:
+    """The number of OOM kills in the text of a counter; None when it does not tell."""
+    lines = text.splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 import functools
 import inspect
 import os
@@ -141,11 +140,12 @@ class Runner:
 
     def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any]) -> Settlement | None:
         """Run the job in this process, which was forked for it."""
-        self._place = dataclasses.replace(self._place, pid=os.getpid())
+        # Plainly: each page that is touched in a fresh fork costs a copy, and `dataclasses.replace` touches many.
+        place = self._place
+        self._place = Place(place.worker, place.number, place.host, os.getpid(), place.generation)
         self._slot = mirror = self._isolation.mirror
         # The worker's event loop stays untouched: its epoll is the worker's own, and closing it would be felt there.
         self._loop, self._workers_loop = None, self._loop
-        random.seed()
         return self._attempt(job, envelope, task, lambda: bool(mirror.order >= Order.LEAVE))
 
     def _timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:

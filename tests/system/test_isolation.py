@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from rqsup import Client, Job, JobRecord, JobState
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon, is_alive, stats
+from tests.system.test_limits import rqsup
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -208,11 +211,13 @@ def test_a_sandbox_holds_from_all_sides_and_leaves_room_to_work(start: Start, cl
         sandbox={"fsize": 1 << 20, "require": ["landlock", "seccomp"]},
     )  # fmt: skip
 
+    victim = make_victim(tmp_path)
+
     seen = client.enqueue("sandbox.try_all", str(tmp_path)).result(30)
 
     folder, user, interfaces = seen.pop("folder"), seen.pop("user"), seen.pop("network")
     assert seen == {
-        "write outside": "PermissionError", "list outside": "PermissionError", "cut a system file": "PermissionError",
+        "write outside": "PermissionError", "list outside": "PermissionError", "cut a file outside": "PermissionError",
         "chmod": "PermissionError", "read the environment of the worker": "PermissionError",
         "run a program": "PermissionError", "become a program": "PermissionError",
         "signal the worker": "Operation not permitted", "limit the worker": "PermissionError",
@@ -224,21 +229,95 @@ def test_a_sandbox_holds_from_all_sides_and_leaves_room_to_work(start: Start, cl
     if "network" not in daemon.log_text():
         assert interfaces == ["lo"]
     assert not Path(folder).exists()
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [victim]
+    assert victim.read_text() == "precious"
 
 
-def test_an_application_is_refused_where_a_demanded_protection_is_missing(start: Start, tmp_path: Path) -> None:
-    # Hides the binding of libseccomp.
+def make_victim(folder: Path) -> Path:
+    """A file for a handler to harm."""
+    victim = folder / "victim"
+    victim.write_text("precious")
+    return victim
+
+
+def without(protection: str) -> list[str]:
+    """A command that takes a protection of the kernel away from what it starts."""
+    return [sys.executable, str(ROOT / "tests/system/without.py"), protection]
+
+
+@pytest.mark.parametrize(
+    ("protection", "why"),
+    [
+        ("landlock", "[Errno 38] Landlock: Function not implemented"),
+        ("network", "[Errno 1] unshare(CLONE_NEWNET): Operation not permitted"),
+        ("seccomp", "the kernel refused the filter"),
+    ],
+)
+def test_a_start_is_refused_where_a_demanded_protection_is_missing(start: Start, protection: str, why: str) -> None:
+    daemon = start(
+        launch_only=True, prefix=without(protection), app=["hostile"], sandbox={"require": ["landlock", protection]}
+    )
+
+    assert daemon.wait(20) == 78
+    line = next(line for line in daemon.log_text().splitlines() if "sandbox.require demands" in line)
+    assert f"sandbox.require demands what this machine does not give ({protection}: " in line
+    assert why in line
+    assert "run rqsup where it is given, or take the name out of sandbox.require" in line
+
+
+@pytest.mark.parametrize("protection", ["no_new_privs", "rlimits"])
+def test_a_start_is_refused_where_no_sandbox_can_be_built_at_all(start: Start, protection: str) -> None:
+    daemon = start(launch_only=True, prefix=without(protection), app=["hostile"])
+
+    assert daemon.wait(20) == 78
+    assert f"no sandbox can be built on this machine ({protection}: " in daemon.log_text()
+
+
+def test_a_start_is_refused_where_the_library_for_a_demanded_protection_is_missing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pyseccomp.py").write_text("raise ImportError('no pyseccomp here')")
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{tmp_path}:{before}"
-    try:
-        daemon = start(launch_only=True, app=["hostile"], sandbox={"require": ["seccomp"]})
-        status = daemon.wait(20)
-        lenient = start(app=["hostile"], workers={"count": 1})
-    finally:
-        os.environ["PYTHONPATH"] = before
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
 
-    assert status == 78
-    assert "sandbox.require demands what this machine does not give (seccomp: no pyseccomp here" in daemon.log_text()
-    assert "sandbox: a protection is missing on this machine" in lenient.log_text()
+    daemon = start(launch_only=True, app=["hostile"], sandbox={"require": ["seccomp"]})
+
+    assert daemon.wait(20) == 78
+    assert "(seccomp: no pyseccomp here; install rqsup[sandbox] and the system's libseccomp2)" in daemon.log_text()
+
+
+@pytest.mark.parametrize("protection", ["landlock", "network", "seccomp"])
+def test_a_protection_that_is_missing_but_not_demanded_is_told_and_the_others_hold(
+    start: Start, client: Client, tmp_path: Path, protection: str
+) -> None:
+    daemon = start(prefix=without(protection), app=["hostile"], workers={"count": 1})
+
+    walls = {wall["name"]: wall for wall in daemon.status()["sandbox"]}
+    assert [name for name, wall in walls.items() if not wall["in_force"]] == [protection]
+    assert walls[protection]["detail"]
+    assert f"{protection} MISSING (" in " ".join(rqsup(daemon, "status").split())
+    assert "sandbox: a protection is missing on this machine" in daemon.log_text()
+    victim = make_victim(tmp_path)
+    seen = client.enqueue("sandbox.try_all", str(tmp_path)).result(30)
+    assert seen["capabilities"] == "0000000000000000"
+    assert (seen["cut a file outside"] == "PermissionError") == (protection != "landlock")
+    assert (victim.read_text() == "precious") == (protection != "landlock")
+    assert (seen["unix socket"] == "PermissionError") == (protection != "seccomp")
+
+
+def test_status_tells_the_protections_in_force(start: Start) -> None:
+    daemon = start(app=["hostile"], workers={"count": 1})
+
+    walls = json.loads(rqsup(daemon, "status", "--json"))["sandbox"]
+
+    assert [wall["name"] for wall in walls] == ["rlimits", "network", "no_new_privs", "landlock", "seccomp"]
+    assert walls[0]["detail"].startswith("nproc=512 ")
+    assert re.fullmatch(r"ABI \d+", walls[3]["detail"])
+    shown = rqsup(daemon, "status")
+    assert f"no_new_privs, landlock ({walls[3]['detail']}), seccomp" in " ".join(shown.split())
+
+
+def test_status_tells_nothing_of_a_sandbox_that_no_task_asks_for(start: Start) -> None:
+    daemon = start(workers={"count": 1})
+
+    assert daemon.status()["sandbox"] == []
+    assert "sandbox" not in rqsup(daemon, "status")

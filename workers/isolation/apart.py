@@ -16,7 +16,7 @@ from rqsup.store.scripts import Settlement
 from rqsup.task import Isolation
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.isolation.fork import Call, Ending, run_forked
-from rqsup.workers.isolation.sandbox import Sandbox, with_folder
+from rqsup.workers.isolation.sandbox import sandbox_of, with_folder
 from rqsup.workers.isolation.watch import Watch
 from rqsup.workers.slot import STRIDE, Order, Slot, slot_at
 from rqsup.workers.threads import refuse_threads
@@ -80,7 +80,6 @@ class Apart:
         #: What a job's process sees of the slot: its stores reach nobody but itself.
         self.mirror = slot_at(mmap(-1, STRIDE), 0)
         self._watch: Watch | None = None
-        self._sandbox: Sandbox | None = None
         self._jobs = 0
 
     def refuse_threads(self) -> None:
@@ -107,9 +106,7 @@ class Apart:
         try:
             if attempt.isolation == "fork":
                 return self._run(attempt, self._leave_worker)
-            if self._sandbox is None:
-                self._sandbox = Sandbox(self._settings.sandbox)
-            sandbox = self._sandbox
+            sandbox = sandbox_of(self._settings.sandbox)
             sandbox.check()
             belongings = self._belongings
             ending: Ending = with_folder(lambda folder: self._run(
@@ -125,6 +122,7 @@ class Apart:
             attempt.job_id.encode(), attempt.task.encode(), started=attempt.started,
             soft_deadline=attempt.soft_deadline, hard_deadline=attempt.hard_deadline + APART_S,
         )  # fmt: skip
+        self._alarm.check_handlers()
         self._alarm.show("busy")
 
     def _run(self, attempt: Attempt, prepare: Callable[[int], None]) -> Ending:

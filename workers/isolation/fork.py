@@ -17,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-import psutil
-
 from rqsup.logs import get_logger
 from rqsup.workers.endings import describe_exit, describe_signal
 from rqsup.workers.kernel import adopt_orphans, die_with_parent
@@ -232,7 +230,8 @@ def _children() -> set[int]:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123 - before and after each job
             return set(map(int, file.read().split()))
     except FileNotFoundError:
-        # A kernel without CONFIG_PROC_CHILDREN.
+        import psutil  # for a kernel without CONFIG_PROC_CHILDREN; loading it would cost each start
+
         return {child.pid for child in psutil.Process().children()}
 
 

@@ -1,7 +1,6 @@
 """Landlock: a process gives up all files but some, for good. The kernel's own three calls, by ctypes.
 
-Numbers from the kernel's <linux/landlock.h> and Documentation/userspace-api/landlock.rst. The package
-`landlock` on PyPI is an alpha that knows the calls' first version only, without signals and sockets.
+Numbers from the kernel's <linux/landlock.h> and Documentation/userspace-api/landlock.rst. Why not a package: decision 8.
 """
 
 from __future__ import annotations

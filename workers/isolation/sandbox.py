@@ -7,6 +7,7 @@ and fails in a job ends that job, before its code runs.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -27,13 +28,17 @@ from rqsup.workers.isolation import landlock, seccomp
 from rqsup.workers.isolation.fork import Call, run_forked
 from rqsup.workers.kernel import hide_memory, leave_network, renounce_privileges
 
-#: The walls that not every machine has, in the order in which they are built.
-WALLS = ("network", "landlock", "seccomp")
+#: The walls in the order in which they are built. With all privileges given up, root is nobody special.
+WALLS = ("rlimits", "network", "no_new_privs", "landlock", "seccomp")
+#: Those without which the others are none; they need no demand.
+ALWAYS = ("rlimits", "no_new_privs")
 #: Files of the system that Python and its libraries read.
 SYSTEM = (
     "/usr", "/lib", "/lib64", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/ca-trust",
     "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/dev/zero", "/dev/random", "/dev/urandom", "/proc/self",
 )  # fmt: skip
+#: Settings that are limits of the kernel.
+LIMITS = ("nproc", "address_space", "data", "fsize", "nofile", "cpu")
 #: Seconds of processor time between a job's limit and the kernel's.
 CPU_SPARE_S = 5
 #: Seconds that the trial of the walls may take.
@@ -42,6 +47,15 @@ TRIAL_S = 10.0
 TRIAL_BYTES = 10_000
 #: Descriptors of the standard streams, which a job keeps.
 STREAMS = 3
+
+
+class Protection(msgspec.Struct, frozen=True):
+    """One wall, for people and programs: `rqsup status` shows it."""
+
+    name: str
+    in_force: bool
+    #: What it is exactly, or why it is missing.
+    detail: str
 
 
 class Sandbox:
@@ -65,12 +79,31 @@ class Sandbox:
         Raises:
             SandboxIncomplete: a demanded wall is missing.
         """
+        without = [f"{wall}: {self.missing[wall]}" for wall in ALWAYS if wall in self.missing]
+        if without:
+            raise SandboxIncomplete(
+                f"no sandbox can be built on this machine ({'; '.join(without)}): run rqsup where it can, "
+                'or give the tasks another level than isolation="sandbox"'
+            )
         demanded = [f"{wall}: {why}" for wall, why in self.missing.items() if wall in self._settings.require]
         if demanded:
             raise SandboxIncomplete(
                 f"sandbox.require demands what this machine does not give ({'; '.join(demanded)}): "
                 "run rqsup where it is given, or take the name out of sandbox.require"
             )
+
+    def protections(self) -> list[Protection]:
+        """All walls, in force or not."""
+        limits = {name: getattr(self._settings, name) for name in LIMITS}
+        details = {
+            "rlimits": " ".join(f"{name}={value}" for name, value in limits.items() if value),
+            "network": "a network of its own without interfaces",
+            "no_new_privs": "no capabilities",
+            "seccomp": f"libseccomp filter, {len(seccomp.FORBIDDEN)} calls refused",
+        }
+        if "landlock" not in self.missing:
+            details["landlock"] = f"ABI {landlock.version()}"
+        return [Protection(wall, wall not in self.missing, self.missing.get(wall) or details[wall]) for wall in WALLS]
 
     def enter(self, folder: str, kept: Iterable[int], scoreboard: mmap | None) -> None:
         """Put this process, which was forked for one job, inside the walls.
@@ -94,17 +127,17 @@ class Sandbox:
                 begin = descriptor + 1
         os.closerange(begin, 1 << 20)
         tempfile.tempdir = os.environ["TMPDIR"] = folder
-        _limit(self._settings)
         for wall in WALLS:
             if wall not in self.missing:
                 self._build(wall, folder)
-            if wall == "network":
-                # With all of them given up, root is nobody special; the next two walls need none.
-                renounce_privileges()
 
     def _build(self, wall: str, folder: str) -> None:
-        if wall == "network":
+        if wall == "rlimits":
+            _limit(self._settings)
+        elif wall == "network":
             leave_network()
+        elif wall == "no_new_privs":
+            renounce_privileges()
         elif wall == "landlock":
             writable = [(path, landlock.READ | landlock.WRITE) for path in (folder, *self._settings.write)]
             null = ("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)
@@ -130,11 +163,21 @@ class Sandbox:
                 continue
             try:
                 self._build(wall, "/nonexistent")
-                if wall == "network":
-                    renounce_privileges()
             except OSError as fault:
                 faults[wall] = str(fault)
         return faults
+
+
+#: The sandbox of this process, and what it was built for. The zygote's is inherited by its workers.
+_built: tuple[SandboxSettings, Sandbox] | None = None
+
+
+def sandbox_of(settings: SandboxSettings) -> Sandbox:
+    """The sandbox for these settings; trying the walls takes a tenth of a second, so it is done once."""
+    global _built  # noqa: PLW0603 - the processes forked from this one shall find it
+    if _built is None or _built[0] != settings:
+        _built = (settings, Sandbox(settings))
+    return _built[1]
 
 
 def _readable(settings: SandboxSettings) -> tuple[str, ...]:
@@ -158,9 +201,12 @@ def _limit(settings: SandboxSettings) -> None:
         if value and (hard == resource.RLIM_INFINITY or value < hard):
             # At the soft limit of processor time comes SIGXCPU, which tells the cause; at the hard one SIGKILL.
             spare = CPU_SPARE_S if number == resource.RLIMIT_CPU else 0
-            resource.setrlimit(
-                number, (value, value + spare if hard == resource.RLIM_INFINITY else min(value + spare, hard))
-            )
+            highest = value + spare if hard == resource.RLIM_INFINITY else min(value + spare, hard)
+            try:
+                resource.setrlimit(number, (value, highest))
+            except ValueError as fault:
+                # So Python words the kernel's EPERM.
+                raise OSError(errno.EPERM, f"setrlimit: {fault}") from None
     # A core file would be the job's memory, with the application's secrets, on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -77,4 +77,7 @@ def load(rules: Any) -> None:
 
     for name in OWN_BY_NUMBER:
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name, pyseccomp.Arg(0, pyseccomp.NE, os.getpid()))
-    rules.load()
+    try:
+        rules.load()
+    except OSError as fault:
+        raise OSError(fault.errno, f"the kernel refused the filter ({fault.strerror})") from None

@@ -11,10 +11,12 @@ from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.endings import describe_signal
 from rqsup.workers.isolation.fork import Observer
-from rqsup.workers.oom import MACHINE, find_counter, read_count
+from rqsup.workers.oom import MACHINE, count_in, find_counter
 from rqsup.workers.slot import Order, Slot
 from rqsup.workers.title import describe_job
 
+#: Most bytes of a counter's file; the machine's has some 5,000.
+COUNTER_BYTES = 1 << 15
 #: Seconds after which a job shows in its worker's title.
 TITLE_S = 1.0
 
@@ -30,8 +32,13 @@ class Watch(Observer):
         self._label = ("", "")
         self._started = 0.0
         self._told = False
-        self._counter = find_counter(os.getpid()) or MACHINE
-        self._kills: int | None = 0
+        try:
+            #: Kept open: opening it takes longer than reading it.
+            self._counter = os.open(find_counter(os.getpid()) or MACHINE, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            # Then a kill for lack of memory cannot be told from another.
+            self._counter = -1
+        self._before = b""
 
     def begin(self, task: str, job_id: str, started: float) -> None:
         """Another job."""
@@ -43,7 +50,7 @@ class Watch(Observer):
         self._slot.job_group = pid
         if pid:
             # After the fork, while the process works: so nobody waits for it.
-            self._kills = read_count(self._counter)
+            self._before = self._read_counter()
 
     def tick(self, pidfd: int) -> None:
         """Pass the master's orders on, and show the job's age."""
@@ -63,7 +70,7 @@ class Watch(Observer):
 
     def explain(self, number: int, peak_bytes: int) -> str:
         """Tell an OOM kill from somebody's `kill -9`."""
-        before, after = self._kills, read_count(self._counter)
+        before, after = (count_in(text.decode()) for text in (self._before, self._read_counter()))
         oom = None if before is None or after is None else after > before
         return describe_signal(number, oom=oom, peak_bytes=peak_bytes)
 
@@ -72,6 +79,12 @@ class Watch(Observer):
         text = blackbox.last_words(blackbox.read(self._box))
         blackbox.empty(self._box)
         return text
+
+    def _read_counter(self) -> bytes:
+        try:
+            return os.pread(self._counter, COUNTER_BYTES, 0)
+        except OSError:
+            return b""
 
     def _reflect(self) -> None:
         self._mirror.order = self._slot.order

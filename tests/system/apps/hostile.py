@@ -237,18 +237,22 @@ def in_thread() -> None:
 
 @task(name="sandbox.try_all", isolation="sandbox", max_attempts=1, timeout=20)
 def try_all(outside: str) -> dict[str, Any]:
-    """Try what a sandbox forbids, and what it allows."""
+    """Try what a sandbox forbids, and what it allows.
+
+    A test may run it with a wall missing, as root: so each deed aims at something of the test's own, and would do no harm.
+    """
+    mine = resource.getrlimit(resource.RLIMIT_NOFILE)
     own = Path(tempfile.gettempdir()) / "note"
     return {
         "write outside": attempt(lambda: Path(outside, "x").write_text("x")),
         "list outside": attempt(lambda: list(Path(outside).iterdir())),
-        "cut a system file": attempt(lambda: os.truncate("/usr/bin/env", 0)),
-        "chmod": attempt(lambda: Path(__file__).chmod(0o644)),
+        "cut a file outside": attempt(lambda: os.truncate(Path(outside, "victim"), 0)),
+        "chmod": attempt(lambda: Path(outside, "victim").chmod(0o600)),
         "read the environment of the worker": attempt(lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes()),
         "run a program": attempt(lambda: subprocess.run(["true"], check=True)),
         "become a program": attempt(lambda: os.execv(sys.executable, [sys.executable, "-V"])),  # noqa: S606 - it must fail
         "signal the worker": send_signal(os.getppid()),
-        "limit the worker": attempt(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, 3))),
+        "limit the worker": attempt(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, mine)),
         "unix socket": attempt(lambda: socket.socket(socket.AF_UNIX)),
         "network": sorted(line.split(":")[0].strip() for line in Path("/proc/self/net/dev").read_text().splitlines()[2:]),
         "capabilities": next(line.split()[1] for line in status() if line.startswith("CapEff")),
