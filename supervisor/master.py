@@ -253,6 +253,7 @@ class Master:
             pardon_until=self._stall.pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
             recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
+            surge=at_a_time(self.target, self.settings.workers.reload_share),
             redis_ok=self.store.ok,
         )
 

@@ -57,6 +57,10 @@ async def validate(path: str | None, *, timeout_s: float, own: set[int]) -> Sett
         raise ConfigError([f"could not be read within {timeout_s:g} s (workers.boot_timeout)"], origin) from None
     try:
         verdict = _decoder.decode(output)
+    except msgspec.ValidationError:
+        raise ConfigError(
+            ["uses settings of the rqsup on disk, which is another version than this one: run `rqsup upgrade`"], origin
+        ) from None
     except msgspec.DecodeError:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         raise ConfigError(

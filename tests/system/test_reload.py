@@ -158,6 +158,24 @@ def test_changed_number_of_workers_takes_effect(deployed: Daemon) -> None:
     assert deployed.status()["ready"] == 5
 
 
+def test_reload_in_batches_never_has_fewer_ready_than_wanted(deployed: Daemon) -> None:
+    deployed.settings["workers"] |= {"count": 6, "reload_share": 0.5}
+    deployed.write_config()
+    deployed.ask("reload", wait="drained")
+
+    reload = threading.Thread(target=deployed.ask, args=("reload",), kwargs={"wait": "drained"})
+    reload.start()
+    seen = sample_until(lambda: not reload.is_alive(), deployed.status, 60)
+    reload.join()
+
+    assert min(picture["ready"] for picture in seen) >= 6
+    young = [sum(w["generation"] == 3 and w["state"] == "starting" for w in picture["workers"]) for picture in seen]
+    assert max(young) <= 3
+    assert {worker["generation"] for worker in deployed.workers()} == {3}
+    # The first three were asked for at once, before any of the old six had freed its number.
+    assert {7, 8, 9} <= {worker["number"] for worker in deployed.workers()}
+
+
 CHECKED = """
 from rqsup import task
 
