@@ -24,6 +24,8 @@ class JobContext:
     token: int
     #: Name of the worker that runs it.
     worker: str
+    #: Generation of the code that it runs: each reload raises it.
+    generation: int
     _make_log: Callable[[], Any]
     _lease_left: Callable[[], float]
     _stopping: Callable[[], bool]

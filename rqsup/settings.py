@@ -107,6 +107,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recycle_jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     #: Part of the workers that may be replaced at the same time, at least one.
     recycle_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    #: Part of the workers that a reload replaces at the same time, at least one; their memory comes on top meanwhile.
+    reload_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
 
 
 class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

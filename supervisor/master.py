@@ -12,7 +12,7 @@ import ctypes
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from rqsup.logs import get_logger, reopen, tap
@@ -54,9 +54,9 @@ CLOSE_S = 5.0
 
 
 class Master:
-    """Supervises one pool of workers. `load` reads the configuration again for a reload."""
+    """Supervises one pool of workers. `config` is the file that a reload reads again."""
 
-    def __init__(self, settings: Settings, *, load: Callable[[], Settings], role: Role = Role.ALL) -> None:
+    def __init__(self, settings: Settings, *, config: str | None, role: Role = Role.ALL) -> None:
         self.role = role
         self._running = False
         self.started_at = time.monotonic()
@@ -68,7 +68,7 @@ class Master:
         self.turns = 0
         self.notifier = Notifier.from_environment()
         self.store = AsyncStore(settings.redis)
-        self.rollout = Rollout(settings=settings, load=load, target=lambda: self.target, on_change=self.look)
+        self.rollout = Rollout(settings=settings, config=config, target=lambda: self.target, on_change=self.look)
         self.pool = Pool(
             host=host_name(),
             slots=2 * MAX_WORKERS,
@@ -228,6 +228,7 @@ class Master:
             pardon_until=self._stall.pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
             recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
+            surge=at_a_time(self.target, self.settings.workers.reload_share),
             redis_ok=self.store.ok,
         )
 

@@ -29,6 +29,7 @@ from rqsup.supervisor.oom import OomWatch
 from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.scoreboard import Scoreboard
+from rqsup.worker_id import make_worker_id
 from rqsup.workers.boot import Assignment
 from rqsup.workers.channel import LOOK, MESSAGE_BYTES, READY, UNFIT
 from rqsup.workers.slot import Order
@@ -55,11 +56,11 @@ class Pool:
         self.children: dict[str, Child] = {}
         self.strangers = 0
         self.oom = OomWatch()
-        #: Children that are no workers: somebody else of the master reaps them.
+        #: Children that are no workers, as zygotes: somebody else of the master reaps them.
         self.zygotes: set[int] = set()
         self.order = Order.WORK
         self._identity = f"{host}.{secrets.token_hex(4)}"
-        self._counter = itertools.count(1)
+        self._serial = itertools.count(1)
         self._on_change = on_change
         self._on_ready = on_ready
         self._on_death = on_death
@@ -84,8 +85,9 @@ class Pool:
         mine.setblocking(False)
         now = time.monotonic()
         assignment = Assignment(
-            number=self._free_number(), worker=f"{self._identity}.{next(self._counter)}", slot=index,
-            generation=generation.number, master_pid=os.getpid(), check=check, mark=secrets.token_hex(8),
+            worker=make_worker_id(self._identity, generation.number, next(self._serial)), slot=index,
+            number=self._free_number(), generation=generation.number, master_pid=os.getpid(), check=check,
+            mark=secrets.token_hex(8),
         )  # fmt: skip
         child = Child(
             assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout, box=BlackBox(),

@@ -21,6 +21,7 @@ from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.restart import Restart
+from rqsup.supervisor.validation import validate
 
 #: Settings that a running master cannot change: it would be another master.
 FIXED = ("pool", "namespace", "redis", "control", "metrics")
@@ -29,7 +30,7 @@ FIXED = ("pool", "namespace", "redis", "control", "metrics")
 class Rollout:
     """The wanted generation, and the way from one to the next.
 
-    `load` reads the configuration anew; `target` tells how many workers there should be; `on_change`
+    `config` is the file that a reload reads anew, None = only the environment; `target` tells how many workers there should be; `on_change`
     has the plan look again.
     """
 
@@ -37,11 +38,11 @@ class Rollout:
         self,
         *,
         settings: Settings,
-        load: Callable[[], Settings],
+        config: str | None,
         target: Callable[[], int],
         on_change: Callable[[], None],
     ) -> None:
-        self._load = load
+        self._config = config
         self._target = target
         self._on_change = on_change
         self._pool: Pool | None = None
@@ -154,7 +155,7 @@ class Rollout:
         )
 
     async def _roll(self, tell: Callable[[str], None], wait: str | None) -> None:
-        settings = self._load()
+        settings = await self._validated()
         _refuse_fixed(self.settings, settings)
         tell("configuration is fine")
         generation = await self._prepare(settings, self._next_number())
@@ -224,6 +225,10 @@ class Rollout:
     async def _next_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+    async def _validated(self) -> Settings:
+        own = self._pool.zygotes if self._pool else set()
+        return await validate(self._config, timeout_s=self.settings.workers.boot_timeout, own=own)
 
     async def _prepare(self, settings: Settings, number: int) -> Generation:
         pool = self._pool

@@ -172,6 +172,7 @@ class Runner:
             attempt=job.attempt,
             token=job.token,
             worker=self._place.worker,
+            generation=self._place.generation,
             # Made only when asked for: binding takes longer than all else of the context.
             _make_log=lambda: self._log.bind(
                 job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt

@@ -39,7 +39,7 @@ def _supervise(settings: Settings, config: str | None, role: str) -> int:
     from rqsup.supervisor.role import Role
 
     async def live() -> int:
-        return await Master(settings, load=lambda: load(config), role=Role(role)).run()
+        return await Master(settings, config=config, role=Role(role)).run()
 
     return asyncio.run(live())
 
