@@ -88,10 +88,21 @@ class Splitter:
         after = data.rfind(b"\n") + 1
         self.dropped += data.count(b"\n", start, after) - data.count(self._mark, start, after)
         self._passing_over = False
-        last = data.rfind(self._mark, start, after)
-        if last >= 0:
-            self._remember(data[last + len(self._mark) : data.find(b"\n", last)])
+        for mark in self._marks(data, start, after):
+            self._remember(data[mark + len(self._mark) : data.find(b"\n", mark)])
         return after
+
+    def _marks(self, data: bytes, start: int, end: int) -> list[int]:
+        """Where the marks stand that matter: those that tell of lost lines, and the last of a job."""
+        found, losses = [], self._mark + b" "
+        at = data.find(losses, start, end)
+        while at >= 0:
+            found.append(at)
+            at = data.find(losses, at + 1, end)
+        last = data.rfind(self._mark, start, end)
+        while last in found:
+            last = data.rfind(self._mark, start, last)
+        return [*found, last] if last >= 0 else found
 
     def end(self, now: float, job: CurrentJob | None) -> list[Line]:
         """The worker is gone: what it left without a line break."""
@@ -107,6 +118,10 @@ class Splitter:
         return lines
 
     def _remember(self, marked: bytes) -> None:
+        if marked.startswith(b" "):
+            # Of lines that the full pipe did not take: the worker's own count.
+            self.dropped += int(marked) if marked.strip().isdigit() else 0
+            return
         self._marked = marked[:MARK_ROOM].decode("utf-8", "replace")
 
     def _pass(self, text: bytes, now: float, job: CurrentJob | None) -> list[Line]:

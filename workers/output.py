@@ -3,6 +3,7 @@
 Descriptors 1 and 2 are the pipe, so C code and programs that a job starts are captured too. Python's
 `sys.stdout` and `sys.stderr` do more: they write the job in front, once per job that prints, so
 that even lines of jobs that last microseconds are told apart. A job that prints nothing pays nothing.
+They also never wait: what the full pipe of a master that stands still does not take is counted and dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import fcntl
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 MARK_BYTE: Final = b"\x1e"
 #: A text without a line break goes out in pieces of this size; the kernel does not mix pieces of up to 4096 bytes.
 PIECE_BYTES = 3584
+#: A pipe that is writable at all takes so much at once, and keeps it together (PIPE_BUF in pipe(7)).
+ATOMIC_BYTES = 4096
 #: Lowest number for the duplicate of standard error, out of the way of programs that count on low ones.
 KEPT_FD = 20
 #: stdio.h: line buffering.
@@ -35,15 +39,26 @@ def mark_of(secret: str) -> bytes:
     return MARK_BYTE + secret.encode() + b":"
 
 
+def lost_mark(secret: str, lines: int) -> bytes:
+    """Says in the pipe that so many lines did not get into it: a mark with a number where others have an id."""
+    return mark_of(secret) + b" %d\n" % lines
+
+
 class Voice:
     """Which job speaks. The runner calls `begin` and `end` around each; both are a few plain stores."""
 
     def __init__(self, secret: str = "", *, fd: int = 1) -> None:
         self._fd = fd
+        self._secret = secret
         self._mark = mark_of(secret)
         self._streams: list[JobStream] = []
         self._job = ""
         self._told = False
+        #: Lines that the pipe did not take, not told yet; and whether the last one that it took lacks its end.
+        self._lost = 0
+        self._torn = False
+        self._pipe = os.fstat(fd).st_ino
+        self._polls: dict[int, select.poll] = {}
         #: True when a stream holds text, or the pipe a mark without its end.
         self.dirty = False
 
@@ -54,12 +69,11 @@ class Voice:
     def end(self) -> None:
         """The job is over: what it left unfinished goes out, then an empty mark."""
         if self.dirty:
-            self.dirty = False
             for stream in self._streams:
                 stream.emit()
-            if self._told:
-                self._told = False
-                _write(self._fd, self._mark + b"\n")
+            self._told = False
+            # Without room for the mark, the next job's end tries again.
+            self.dirty = not self._write(self._fd, self._mark + b"\n")
         self._job = ""
 
     def end_abruptly(self) -> None:
@@ -71,12 +85,38 @@ class Voice:
         """Have this stream's text marked."""
         self._streams.append(stream)
 
-    def head(self) -> bytes:
-        """What has to stand before the next text."""
-        if self._told or not self._job:
-            return b""
-        self._told = self.dirty = True
-        return self._mark + self._job.encode() + b"\n"
+    def say(self, fd: int, text: bytes) -> None:
+        """Send a stream's text after the job's mark, where one is due."""
+        due = not self._told and bool(self._job)
+        if due:
+            self.dirty = True
+        if self._write(fd, (self._mark + self._job.encode() + b"\n" if due else b"") + text):
+            self._told = self._told or due
+        else:
+            self._lost += text.count(b"\n")
+
+    def _write(self, fd: int, data: bytes) -> bool:
+        """Send bytes with what was not told yet before them; False when they did not all get into the pipe."""
+        lost, torn = self._lost, self._torn
+        untold = (b"\n" if torn else b"") + (lost_mark(self._secret, lost) if lost else b"")
+        view = memoryview(untold + data)
+        # A job may close its descriptors, and the master may be gone: neither is an error of what it prints.
+        with contextlib.suppress(OSError):
+            while view:
+                if not self._has_room(fd):
+                    return False
+                view = view[os.write(fd, view[:ATOMIC_BYTES]) :]
+                # The first piece holds all that was untold.
+                self._lost, self._torn = 0, bool(view)
+        return True
+
+    def _has_room(self, fd: int) -> bool:
+        poll = self._polls.get(fd)
+        if poll is None:
+            poll = self._polls[fd] = select.poll()
+            poll.register(fd, select.POLLOUT)
+        # Where a job redirected its descriptors to, it may wait as it likes.
+        return bool(poll.poll(0)) or os.fstat(fd).st_ino != self._pipe
 
 
 class JobStream(io.RawIOBase):
@@ -120,15 +160,7 @@ class JobStream(io.RawIOBase):
         """Send what is held, with the job's mark where one is due."""
         held, self._held = self._held, bytearray()
         if held:
-            _write(self._fd, self._voice.head() + held)
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    # A job may close its descriptors, and the master may be gone: neither is an error of what it prints.
-    with contextlib.suppress(OSError):
-        while view:
-            view = view[os.write(fd, view) :]
+            self._voice.say(self._fd, bytes(held))
 
 
 def capture(pipe: int, secret: str) -> Voice:

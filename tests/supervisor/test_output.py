@@ -7,7 +7,7 @@ import random
 import pytest
 
 from rqsup.supervisor.output import CUT, Allowance, Line, Splitter
-from rqsup.workers.output import mark_of
+from rqsup.workers.output import lost_mark, mark_of
 from rqsup.workers.slot import CurrentJob
 
 NOW = 1000.0
@@ -100,3 +100,16 @@ def test_bytes_that_are_no_text_do_no_harm() -> None:
     [line] = make().feed(b"\xff\x00\x1b[2J\n", NOW, SLOT)
 
     assert line.text == "�\x00\x1b[2J"  # the log escapes control characters, the journal stores them
+
+
+def test_lines_that_the_worker_could_not_send_are_counted_also_in_a_flood() -> None:
+    splitter = make(lines_per_s=2)
+    job = MARK + b"a t.a\n"
+
+    calm = splitter.feed(lost_mark("secret", 7) + job + b"one\n", NOW, SLOT)
+    splitter.feed(b"two\nthree\n" + lost_mark("secret", 20) + b"four\n" + lost_mark("secret", 300), NOW, SLOT)
+
+    assert calm == [Line("one", "a", "t.a")]
+    assert splitter.dropped == 7 + 2 + 320
+    # The job's mark stands, whatever was lost behind it.
+    assert splitter.feed(b"later\n", NOW + 1, SLOT) == [Line("later", "a", "t.a")]

@@ -87,11 +87,8 @@ def test_a_flood_is_bounded_counted_and_holds_up_neither_job_nor_master(start: S
     seconds = client.enqueue("probe.flood", 50).result(60)
 
     assert other.result(10)
-    # 50 MB through the master in a few seconds, on a machine that does other things as well.
-    assert seconds < 20
     wait_until(lambda: "output dropped" in daemon.log_text(), what="the line about dropped lines")
-    counters = daemon.status()["counters"]
-    assert counters["output_lines"] + counters["output_dropped"] == pytest.approx(50 * 61_680, rel=0.01)
+    wait_until(lambda: sum(output_counters(daemon)) == 50 * 61_680, what="all lines to be counted")
     assert len(printed(daemon)) <= 200 * (seconds + 2)
 
 
@@ -107,16 +104,28 @@ def test_the_last_words_of_a_dying_worker_are_heard(start: Start, client: Client
     assert not any("Segmentation fault" in text for text in texts(daemon))
 
 
-def test_a_stopped_master_holds_up_only_who_prints_more_than_a_pipe_full(start: Start, client: Client) -> None:
+@pytest.mark.slow
+def test_a_job_that_prints_without_end_is_not_held_up_by_a_master_that_stands_still(
+    start: Start, client: Client
+) -> None:
     daemon = start(workers={"count": 1}, log=JSON)
     client.enqueue("probe.nap", 0).result(10)
 
     daemon.signal(signal.SIGSTOP)
-    small = client.enqueue("probe.say", "patience", 100)
-    assert small.result(10)
+    job = client.enqueue("probe.say", "patience", 200_000)
+    assert job.result(120) == job.id
     daemon.signal(signal.SIGCONT)
 
-    wait_until(lambda: "patience 99" in texts(daemon), what="what was printed meanwhile")
+    wait_until(lambda: {"patience 0", "patience 99"} <= texts(daemon), what="what the pipe held")
+    # What it did not hold is told with the next job.
+    client.enqueue("probe.say", "afterwards").result(10)
+    wait_until(lambda: sum(output_counters(daemon)) == 200_001, what="all lines to be counted")
+
+
+def output_counters(daemon: Daemon) -> tuple[int, int]:
+    """Lines that passed, lines that were dropped."""
+    counters = daemon.status()["counters"]
+    return counters["output_lines"], counters["output_dropped"]
 
 
 def test_not_captured_it_goes_where_the_masters_own_goes(start: Start, client: Client) -> None:
