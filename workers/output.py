@@ -79,7 +79,7 @@ class Voice:
     def end_abruptly(self) -> None:
         """The job's own process died: it may have left a mark behind, and lines after it would pass for its own."""
         if self._streams:
-            _write(self._fd, self._mark + b"\n")
+            self.dirty = not self._write(self._fd, self._mark + b"\n")
 
     def add(self, stream: JobStream) -> None:
         """Have this stream's text marked."""
