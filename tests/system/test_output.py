@@ -55,9 +55,9 @@ def test_lines_of_tiny_jobs_are_told_apart(start: Start, client: Client) -> None
 def test_a_job_in_a_process_of_its_own_is_named_and_its_log_lines_arrive(
     start: Start, client: Client, level: str
 ) -> None:
-    daemon = start(workers={"count": 1}, log=JSON)
+    daemon = start(app=["probe", "hostile"], workers={"count": 1}, log=JSON)
 
-    job = client.enqueue(f"probe.say_{level}")
+    job = client.enqueue(f"apart.say_{level}")
 
     wait_until(lambda: client.record(job.id).state is JobState.DEAD, what="the job's end")
     wait_until(lambda: {"by python", "by descriptor"} <= texts(daemon), what="all lines")
@@ -66,8 +66,8 @@ def test_a_job_in_a_process_of_its_own_is_named_and_its_log_lines_arrive(
 
 
 def test_lines_after_a_job_that_died_apart_are_not_taken_for_its_own(start: Start, client: Client) -> None:
-    daemon = start(workers={"count": 1, "crash_limit": 1}, log=JSON)
-    dead = client.enqueue("probe.say_and_die_apart")
+    daemon = start(app=["probe", "hostile"], workers={"count": 1, "crash_limit": 1}, log=JSON)
+    dead = client.enqueue("apart.say_and_die")
     wait_until(lambda: client.record(dead.id).state is JobState.DEAD, what="its death")
 
     job = client.enqueue("probe.say_in_all_ways")

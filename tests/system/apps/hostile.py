@@ -269,3 +269,22 @@ def try_all(outside: str) -> dict[str, Any]:
 def status() -> list[str]:
     """What the kernel says of this process."""
     return Path("/proc/self/status").read_text().splitlines()
+
+
+def say_apart() -> str:
+    """Print from a process of one's own, by Python and by the descriptor."""
+    print("by python")  # noqa: T201 - that is the point
+    os.write(2, b"by descriptor\n")
+    time.sleep(0.3)
+    raise RuntimeError("and fail, which the log tells")
+
+
+for _level in ("fork", "sandbox"):
+    task(name=f"apart.say_{_level}", isolation=_level, max_attempts=1)(say_apart)
+
+
+@task(name="apart.say_and_die", isolation="fork", max_attempts=1)
+def say_and_die() -> None:
+    """Print, then end the own process before it can say that the job is over."""
+    print("before the end")  # noqa: T201 - that is the point
+    os._exit(3)
