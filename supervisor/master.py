@@ -20,12 +20,13 @@ from rqsup.logs import get_logger
 from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import persistence_warning
-from rqsup.supervisor import exits, signals
-from rqsup.supervisor.child import Child, Death, drain_deadline, overdue_verdict
+from rqsup.supervisor import signals
+from rqsup.supervisor.child import Child, Death, drain_deadline, occasion, overdue_verdict
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
+from rqsup.supervisor.leaves import Leaves
 from rqsup.supervisor.picture import count_ready
-from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Phase, Spawn, View, decide, next_deadline
+from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Spawn, View, decide, next_deadline
 from rqsup.supervisor.pool import Pool, host_name
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.http import HttpPort
@@ -131,13 +132,14 @@ class Master:
         set_title(f"master [{self.settings.pool}] starting")
         await self._control.start()
         try:
+            self.pool.leaves = Leaves.open(self.settings)
             signals.install(asyncio.get_running_loop(), self._on_signal)
             await self._open_http()
             if await self._start():
                 await self.farewell.over.wait()
         finally:
             await self._close()
-        return exits.DRAIN_TIMED_OUT if self.farewell.late else exits.OK
+        return self.farewell.exit_code
 
     def look(self) -> None:
         """Have the plan look at the pool soon; many calls make one look."""
@@ -289,12 +291,7 @@ class Master:
         self.pool.kill(child, verdict, ask_stack=True)
 
     def _occasion(self, child: Child) -> str:
-        """Why a draining worker has to leave, in a word."""
-        if child.phase is not Phase.DRAINING:
-            return ""
-        if self.farewell.begun:
-            return "stop by the operator"
-        return "reload" if child.assignment.generation != self.rollout.wanted else "fewer workers wanted"
+        return occasion(child, stopping=self.farewell.begun, wanted=self.rollout.wanted)
 
     def _worker_ready(self, child: Child) -> None:
         self._log.info("worker ready", worker=child.number, pid=child.pid, generation=child.assignment.generation)
@@ -312,6 +309,9 @@ class Master:
             job = death.job.id if death.job else None
             stack = {"stack": death.stack} if death.stack else {}
             self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job, **stack)
+        if death.oom and self.settings.workers.oom == "fail" and not self.farewell.begun:
+            self.farewell.starve()
+            self.stop(now=False)
 
     def _on_signal(self, number: signal.Signals) -> None:
         match number:

@@ -22,10 +22,10 @@ CHECK_S = 0.05
 
 
 class Alarm:
-    """Watches one job at a time. `abandoned` tells whether the master ordered to give it up."""
+    """Watches one job at a time. `name` begins the title; `abandoned` tells whether the master ordered to give it up."""
 
-    def __init__(self, number: int, abandoned: Callable[[], bool]) -> None:
-        self._number = number
+    def __init__(self, name: str, abandoned: Callable[[], bool]) -> None:
+        self._name = name
         self._abandoned = abandoned
         self._armed = False
         #: The timer runs; it goes on between tiny jobs, which so need no system call.
@@ -68,7 +68,7 @@ class Alarm:
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
         if state != self._state:
-            set_title(f"worker {self._number} [{state}]")
+            set_title(f"{self._name}, {state}")
             self._state = state
 
     def _told(self, _signal: int, _frame: FrameType | None) -> None:

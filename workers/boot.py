@@ -63,6 +63,8 @@ class Assignment(msgspec.Struct, frozen=True):
     master_pid: int
     #: Function `module:name` to call before it becomes ready; empty = none.
     check: str = ""
+    #: Folder of the cgroup that it is born in; empty = the master's own.
+    leaf: str = ""
 
 
 def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int = -1) -> NoReturn:
@@ -138,7 +140,8 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: 
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
-    alarm = Alarm(assignment.number, lambda: bool(slot.order == Order.ABANDON))
+    name = f"worker {assignment.number} [{settings.pool}] gen {assignment.generation}"
+    alarm = Alarm(name, lambda: bool(slot.order == Order.ABANDON))
     alarm.install()
     alarm.show("starting")
     channel = Channel(channel_fd)

@@ -42,6 +42,9 @@ class Daemon:
             self.settings[name] = known | value if isinstance(known, dict) else value
         self.write_config()
         self.process: subprocess.Popen[bytes] | None = None
+        #: Command in front of the master's, as `nice`, and variables that only it gets.
+        self.wrapper: list[str] = []
+        self.environ: dict[str, str] = {}
 
     def write_config(self) -> None:
         """Write the settings to the file that the master reads."""
@@ -49,9 +52,11 @@ class Daemon:
 
     def launch(self, *arguments: str, path: Path = APPS) -> Daemon:
         """Start the master and return at once."""
-        command = [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
+        command = [*self.wrapper, sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=path, stderr=log, stdout=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=path, stderr=log, stdout=log, start_new_session=True, env=os.environ | self.environ
+            )
         return self
 
     def start(self, *arguments: str, path: Path = APPS, timeout_s: float = 30) -> Daemon:
