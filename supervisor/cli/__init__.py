@@ -13,6 +13,7 @@ from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, s
 from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
 from rqsup.supervisor.cli.stacks import stacks
+from rqsup.supervisor.cli.systemd import systemd_group
 
 
 @click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +22,19 @@ def main() -> None:
     """A Redis work queue that owns its worker processes: at least once, nothing lost."""
 
 
-for command in (run, status, reload, stop, quiet, resume, scale, stacks, produce, demo, admin, config_group):
+for command in (
+    run,
+    status,
+    reload,
+    stop,
+    quiet,
+    resume,
+    scale,
+    stacks,
+    produce,
+    demo,
+    admin,
+    config_group,
+    systemd_group,
+):
     main.add_command(command)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def start_in(group: Path, redis_server: LocalServer, namespace: str) -> Iterator
     """Starts masters inside the cgroup from their first moment on."""
     daemons: list[Daemon] = []
 
-    def start(*, wait: bool = True, **sections: object) -> Daemon:
+    def start(*, wait: bool = True, **sections: Any) -> Daemon:
         daemon = Daemon(redis_server.url, namespace, app=["probe", "strays"], **sections)
         daemon.wrapper = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
         # Where tests run below systemd, this is not its cgroup any more.
