@@ -7,14 +7,13 @@ Unix socket, by which anybody else may ring.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import os
 import select
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 #: A path by which an operator says that no reaction is wanted.
@@ -24,26 +23,24 @@ CHUNK_BYTES = 4096
 
 
 class MemoryWatch:
-    """Calls `on_ring` from the loop each time the watch rings, until `close`."""
+    """Asked now and then whether it rang; what rings meanwhile is kept by the kernel."""
 
-    def __init__(self, path: str, threshold: bytes, on_ring: Callable[[], None]) -> None:
+    def __init__(self, path: str, threshold: bytes) -> None:
         self.path = path
         self._threshold = threshold
-        self._on_ring = on_ring
         self._descriptor = -1
-        self._epoll: select.epoll | None = None
+        self._poll = select.poll()
+        self._event = select.POLLIN
 
     @classmethod
-    def from_environment(
-        cls, on_ring: Callable[[], None], environ: Mapping[str, str] = os.environ
-    ) -> MemoryWatch | None:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> MemoryWatch | None:
         """The watch that systemd asks for; None = it asks for none, or for something that cannot be read."""
         path = environ.get("MEMORY_PRESSURE_WATCH", "")
         try:
             threshold = base64.b64decode(environ.get("MEMORY_PRESSURE_WRITE", ""), validate=True)
         except binascii.Error:
             return None
-        return cls(path, threshold, on_ring) if path.startswith("/") and path != NOWHERE else None
+        return cls(path, threshold) if path.startswith("/") and path != NOWHERE else None
 
     def arm(self) -> None:
         """Begin to listen.
@@ -56,54 +53,40 @@ class MemoryWatch:
         try:
             if self._threshold:
                 os.write(self._descriptor, self._threshold)
-            self._listen(is_pressure_file=stat.S_ISREG(kind))
         except OSError:
             self.close()
             raise
+        # A pressure file can be read at any time, and rings by POLLPRI. Not in the loop's epoll: asyncio cannot wait
+        # for that, and the kernel hands out each ring only once, to whoever looks first.
+        self._event = select.POLLPRI if stat.S_ISREG(kind) else select.POLLIN
+        self._poll.register(self._descriptor, self._event)
+
+    def rang(self) -> bool:
+        """Whether it rang since it was asked last; never blocks."""
+        if self._descriptor < 0:
+            return False
+        events = sum(event for _, event in self._poll.poll(0))
+        if not events & self._event:
+            if events:
+                # An error or the end of it: the cgroup, or who should have rung, is gone.
+                self.close()
+            return False
+        return self._event == select.POLLPRI or self._drain()
 
     def close(self) -> None:
         """Listen no longer; the kernel forgets the threshold."""
-        if self._descriptor < 0:
-            return
-        loop = asyncio.get_running_loop()
-        if self._epoll:
-            loop.remove_reader(self._epoll.fileno())
-            self._epoll.close()
-            self._epoll = None
-        loop.remove_reader(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
-    def _listen(self, *, is_pressure_file: bool) -> None:
-        loop = asyncio.get_running_loop()
-        if not is_pressure_file:
-            loop.add_reader(self._descriptor, self._read)
-            return
-        # A pressure file can be read at any time; it rings by POLLPRI, which asyncio cannot wait for. An epoll
-        # inside the loop's one can: it becomes readable when it has something to tell.
-        self._epoll = select.epoll()
-        self._epoll.register(self._descriptor, select.EPOLLPRI)
-        loop.add_reader(self._epoll.fileno(), self._ring_by_kernel)
-
-    def _ring_by_kernel(self) -> None:
-        events = self._epoll.poll(0) if self._epoll else []
-        if any(event & select.EPOLLERR for _, event in events):
-            # The cgroup is gone; there is nothing to listen to, and the loop would be woken for ever.
-            self.close()
-        elif events:
-            self._on_ring()
-
-    def _read(self) -> None:
+    def _drain(self) -> bool:
         try:
             data = os.read(self._descriptor, CHUNK_BYTES)
-        except BlockingIOError:
-            return
         except OSError:
             data = b""
-        if data:
-            self._on_ring()
-        else:
+        if not data:
             self.close()
+        return bool(data)
 
 
 def _open(path: str) -> int:

@@ -28,20 +28,21 @@ class Shedder:
         self._blind = ""
         self._by_percent = False
         self._rang_at: float | None = None
+        self._watch: MemoryWatch | None = None
         #: Why load is shed, in words; empty = it is not.
         self.reason = ""
         self._log = get_logger("master")
 
     async def run(self) -> None:
         """Look for ever."""
-        watch = self._arm()
+        self._arm()
         try:
             while True:
                 await asyncio.sleep(self._settings().pressure.interval)
                 self.run_once()
         finally:
-            if watch:
-                watch.close()
+            if self._watch:
+                self._watch.close()
 
     def run_once(self) -> None:
         """Look once; a file in /proc or /sys answers at once."""
@@ -49,6 +50,8 @@ class Shedder:
         percent = self._read(rules.path or memory_pressure_file() or MACHINE) if rules.high else None
         before = bool(self.reason)
         self._by_percent = should_shed(percent, rules, shedding=self._by_percent)
+        if self._watch and self._watch.rang():
+            self._rang_at = time.monotonic()
         rang_s_ago = None if self._rang_at is None else time.monotonic() - self._rang_at
         self.reason = RANG if should_hold(rang_s_ago, rules) else ""
         if self._by_percent:
@@ -61,19 +64,13 @@ class Shedder:
         if shed != before:
             self._on_change()
 
-    def _arm(self) -> MemoryWatch | None:
-        watch = MemoryWatch.from_environment(self._ring)
-        if watch:
-            try:
-                watch.arm()
-            except OSError as fault:
-                self._log.warning("systemd's memory pressure watch cannot be used", path=watch.path, error=str(fault))
-                return None
-        return watch
-
-    def _ring(self) -> None:
-        self._rang_at = time.monotonic()
-        self.run_once()
+    def _arm(self) -> None:
+        self._watch = MemoryWatch.from_environment()
+        try:
+            if self._watch:
+                self._watch.arm()
+        except OSError as fault:
+            self._log.warning("systemd's memory pressure watch cannot be used", error=str(fault))
 
     def _read(self, path: str) -> float | None:
         try:
