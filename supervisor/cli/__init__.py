@@ -12,6 +12,7 @@ from rqsup.supervisor.cli.frame import ErrorGroup
 from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop
 from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
+from rqsup.supervisor.cli.signal import send_signal
 from rqsup.supervisor.cli.stacks import stacks
 from rqsup.supervisor.cli.systemd import systemd_group
 
@@ -22,19 +23,7 @@ def main() -> None:
     """A Redis work queue that owns its worker processes: at least once, nothing lost."""
 
 
-for command in (
-    run,
-    status,
-    reload,
-    stop,
-    quiet,
-    resume,
-    scale,
-    stacks,
-    produce,
-    demo,
-    admin,
-    config_group,
-    systemd_group,
-):
+for command in (run, status, reload, stop, quiet, resume, scale, stacks, produce, demo, admin, config_group):
     main.add_command(command)
+main.add_command(systemd_group)
+main.add_command(send_signal)

@@ -56,8 +56,8 @@ def denied():
     def attempt(call):
         try:
             call()
-        except OSError as fault:
-            return type(fault).__name__
+        except OSError:
+            return "denied"
         return "done"
     libc = ctypes.CDLL(None, use_errno=True)
     return {
@@ -262,10 +262,9 @@ def test_13_the_watch_of_memory_pressure_sheds_load(pool: Service) -> None:
 
 def test_14_the_sandbox_leaves_jobs_what_they_need_and_denies_the_rest(live: Service) -> None:
     assert live.call("works") == f"rqsup-{live.name}"
-    assert live.call("denied") == {
-        "etc": "OSError", "home": "PermissionError", "raw": "OSError", "mount": "denied", "setuid": "PermissionError",
-        "code": "done",
-    }  # fmt: skip
+    denied = live.call("denied")
+    assert denied.pop("code") == "done"
+    assert set(denied.values()) == {"denied"}
 
 
 def test_14_strict_denies_code_made_at_run_time(pool: Service) -> None:
@@ -273,7 +272,7 @@ def test_14_strict_denies_code_made_at_run_time(pool: Service) -> None:
     pool.systemctl("start")
 
     assert pool.call("works") == f"rqsup-{pool.name}"
-    assert pool.call("denied")["code"] == "PermissionError"
+    assert pool.call("denied")["code"] == "denied"
 
 
 def test_15_no_child_can_speak_in_the_masters_name(live: Service) -> None:
