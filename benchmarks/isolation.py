@@ -69,7 +69,7 @@ def main(jobs: int = 1000, megabytes: int = 100) -> int:
 
 def _runner() -> Runner:
     memory = mmap(-1, 64 * STRIDE)
-    alarm = Alarm(1, lambda: False)
+    alarm = Alarm("worker 1", lambda: False)
     alarm.install()
     return Runner(
         settings=Settings(), place=Place("bench.1", 1, "bench", os.getpid(), 1), slot=slot_at(memory, 0), alarm=alarm,

@@ -21,6 +21,7 @@ RqsupError
 ├── MasterUnreachable      no master answers on the control socket
 ├── CommandRefused         a command to the master is unknown or has wrong arguments
 ├── MasterRefused          the master did not do what it was asked
+├── InstallRefused         the unit files were not installed; nothing was changed
 └── PathRefused            a path leaves the producer's root
 
 JobTimeout (BaseException) raised inside a job at its soft timeout
@@ -125,6 +126,10 @@ class MasterRefused(RqsupError):
     def __init__(self, message: str, code: int = 1) -> None:
         self.exit = code
         super().__init__(message)
+
+
+class InstallRefused(RqsupError):
+    """The unit files were not installed, and nothing was changed."""
 
 
 class PathRefused(RqsupError):

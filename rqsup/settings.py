@@ -109,6 +109,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recycle_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
     #: Part of the workers that a reload replaces at the same time, at least one; their memory comes on top meanwhile.
     reload_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    #: leaf = a cgroup for each worker, instead of one shared with the master, so that nothing a job started outlives it. Needs a delegated cgroup v2.
+    cgroups: Literal["shared", "leaf"] = "shared"
+    #: After an OOM kill of a worker: continue, or fail = drain and end with exit status 71.
+    oom: Literal["continue", "fail"] = "continue"
 
 
 class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -231,6 +235,10 @@ class PressureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     low: Annotated[float, msgspec.Meta(ge=0, le=100)] = 5.0
     #: File to read; empty = the one that systemd names (MEMORY_PRESSURE_WATCH), else the machine's.
     path: str = ""
+    #: True = also shed load when systemd's own watch (MEMORY_PRESSURE_WATCH and _WRITE) rings.
+    watch: bool = True
+    #: Seconds that load is shed after it rang.
+    hold: Positive = 5.0
     #: Seconds between two looks.
     interval: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 1.0
 

@@ -165,6 +165,8 @@ class Death:
     stack: str = ""
     #: Id of the job that goes to the dead letters, because an operator had it killed.
     condemned: str = ""
+    #: True when the kernel killed it for lack of memory.
+    oom: bool = False
 
 
 def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evidence = NOTHING_LEFT) -> Death:
@@ -187,6 +189,7 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evide
         seen_at=seen_at,
         stack="" if orderly else evidence.stack,
         condemned=verdict.job if verdict and verdict.condemn else "",
+        oom=bool(evidence.oom),
     )
 
 
@@ -219,6 +222,15 @@ def overdue_verdict(overdue: Overdue, child: Child, now: float, occasion: str = 
     if overdue is Overdue.IDLE:
         return Verdict(f"{overdue} for {now - child.stillness.since:.1f} s", charge=False)
     return Verdict(f"{occasion}: {overdue}" if occasion else str(overdue), charge=False)
+
+
+def occasion(child: Child, *, stopping: bool, wanted: int) -> str:
+    """Why a draining worker has to leave, in a word."""
+    if child.phase is not Phase.DRAINING:
+        return ""
+    if stopping:
+        return "stop by the operator"
+    return "reload" if child.assignment.generation != wanted else "fewer workers wanted"
 
 
 def drain_deadline(child: Child, now: float, settings: Settings) -> float:

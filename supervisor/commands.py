@@ -243,7 +243,7 @@ class Commands:
             self._master.scale(None)
             return {"target": self._master.target}
         workers = arguments.get("workers")
-        if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
+        if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:
             raise CommandRefused(f"workers must be a number from 1 to {MAX_WORKERS}, not {workers!r}")
         self._master.scale(workers)
         return {"target": workers}

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
-from rqsup.supervisor.child import Child, drain_deadline, overdue_verdict
+from rqsup.supervisor.child import Child, drain_deadline, occasion, overdue_verdict
 from rqsup.supervisor.farewell import Farewell
-from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Phase, Spawn
+from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Spawn
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.rollout import Rollout
 from rqsup.supervisor.upkeep.registry import Registry
@@ -62,9 +62,4 @@ class Hand:
         self._pool.kill(child, verdict, ask_stack=True)
 
     def _occasion(self, child: Child) -> str:
-        """Why a draining worker has to leave, in a word."""
-        if child.phase is not Phase.DRAINING:
-            return ""
-        if self._farewell.begun:
-            return "stop by the operator"
-        return "reload" if child.assignment.generation != self._rollout.wanted else "fewer workers wanted"
+        return occasion(child, stopping=self._farewell.begun, wanted=self._rollout.wanted)

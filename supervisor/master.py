@@ -18,13 +18,14 @@ from typing import Any
 from rqsup.logs import get_logger, reopen, tap
 from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
-from rqsup.supervisor import exits, signals
+from rqsup.supervisor import signals
 from rqsup.supervisor.child import Child, Death
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.events import Events
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.hand import Hand
+from rqsup.supervisor.leaves import Leaves
 from rqsup.supervisor.opening import Opening
 from rqsup.supervisor.picture import count_ready
 from rqsup.supervisor.plan import View, decide, next_deadline
@@ -138,13 +139,14 @@ class Master:
         set_title(f"master [{self.settings.pool}] starting")
         await self._control.start()
         try:
+            self.pool.leaves = Leaves.open(self.settings)
             signals.install(asyncio.get_running_loop(), self._on_signal)
             await self._open_http()
             if await self._start():
                 await self.farewell.over.wait()
         finally:
             await self._close()
-        return exits.DRAIN_TIMED_OUT if self.farewell.late else exits.OK
+        return self.farewell.exit_code
 
     def look(self) -> None:
         """Have the plan look at the pool soon; many calls make one look."""
@@ -248,6 +250,9 @@ class Master:
             job = death.job.id if death.job else None
             stack = {"stack": death.stack} if death.stack else {}
             self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job, **stack)
+        if death.oom and self.settings.workers.oom == "fail" and not self.farewell.begun:
+            self.farewell.starve()
+            self.stop(now=False)
 
     def _on_signal(self, number: signal.Signals) -> None:
         match number:

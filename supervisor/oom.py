@@ -29,9 +29,9 @@ class OomWatch:
 
     _tallies: dict[Path, Tally] = field(default_factory=dict)
 
-    def counter_of(self, pid: int) -> Path:
-        """The counter that a death of this process would move; to be asked while it lives."""
-        path = find_counter(pid) or MACHINE
+    def counter_of(self, pid: int, own: Path | None = None) -> Path:
+        """The counter that a death of this process would move; to be asked while it lives. `own` = one for it alone."""
+        path = own or find_counter(pid) or MACHINE
         if path not in self._tallies:
             count = read_count(path) or 0
             self._tallies[path] = Tally(count, count)

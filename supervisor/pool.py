@@ -24,6 +24,7 @@ from rqsup.supervisor.blackbox import SILENT, BlackBox
 from rqsup.supervisor.child import Child, Death, Evidence, Verdict, judge
 from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.generation import Generation
+from rqsup.supervisor.leaves import Leaves, end_all, oom_counter
 from rqsup.supervisor.messages import Forked, ForkRefused
 from rqsup.supervisor.oom import OomWatch
 from rqsup.supervisor.patience import Patience
@@ -57,6 +58,8 @@ class Pool:
         self.children: dict[str, Child] = {}
         self.strangers = 0
         self.oom = OomWatch()
+        #: Makes a cgroup for each worker; None = they share the master's.
+        self.leaves: Leaves | None = None
         #: Children that are no workers, as zygotes: somebody else of the master reaps them.
         self.zygotes: set[int] = set()
         self.order = Order.WORK
@@ -85,10 +88,11 @@ class Pool:
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         mine.setblocking(False)
         now = time.monotonic()
+        worker = make_worker_id(self._identity, generation.number, next(self._serial))
+        leaf, fault = self.leaves.make(worker) if self.leaves else ("", "")
         assignment = Assignment(
-            worker=make_worker_id(self._identity, generation.number, next(self._serial)), slot=index,
-            number=self._free_number(), generation=generation.number, master_pid=os.getpid(), check=check,
-            mark=secrets.token_hex(8),
+            worker=worker, slot=index, number=self._free_number(), generation=generation.number,
+            master_pid=os.getpid(), check=check, mark=secrets.token_hex(8), leaf=leaf,
         )  # fmt: skip
         child = Child(
             assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout, box=BlackBox(),
@@ -96,10 +100,13 @@ class Pool:
         )  # fmt: skip
         self.children[child.worker] = child
         self._unborn += 1
-        output = generation.settings.output
-        if self._sink and output.capture:
-            child.output = self._sink.open(assignment, slot, output)
         with its:
+            if fault:
+                self.refused(ForkRefused(worker, fault))
+                return child
+            output = generation.settings.output
+            if self._sink and output.capture:
+                child.output = self._sink.open(assignment, slot, output)
             generation.fork(assignment, [its.fileno(), *child.descriptors()])
         if child.output:
             child.output.release()
@@ -114,7 +121,7 @@ class Pool:
         child.pidfd = os.pidfd_open(message.pid)
         with contextlib.suppress(psutil.Error, OSError):
             child.started_ticks = process_start(message.pid)
-        child.oom_counter = self.oom.counter_of(message.pid)
+        child.oom_counter = self.oom.counter_of(message.pid, oom_counter(child.assignment.leaf))
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._reap, child)
         loop.add_reader(child.channel, self._hear, child)
@@ -195,6 +202,8 @@ class Pool:
 
     def reap_strangers(self) -> None:
         """Reap processes that jobs left behind and the kernel gave to us, a child subreaper."""
+        if self.leaves:
+            self.leaves.sweep()
         if self._unborn:
             # A pid that we don't know yet may be a worker of ours.
             return
@@ -219,6 +228,7 @@ class Pool:
                 self._signal(child)
 
     def _signal(self, child: Child) -> None:
+        end_all(child.assignment.leaf)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
@@ -273,6 +283,8 @@ class Pool:
         )
 
     def _forget(self, child: Child) -> None:
+        if self.leaves and child.assignment.leaf:
+            self.leaves.end(child.assignment.leaf)
         child.close()
         del self.children[child.worker]
         self.board.take_back(child.assignment.slot)

@@ -297,5 +297,7 @@ class Rollout:
 
 def _refuse_fixed(old: Settings, new: Settings) -> None:
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    if old.workers.cgroups != new.workers.cgroups:
+        changed.append("workers.cgroups")
     if changed:
         raise ReloadFailed(f"{', '.join(changed)}: cannot change in a running master; restart it for that")

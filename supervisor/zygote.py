@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 from mmap import mmap
+from pathlib import Path
 
 from rqsup import logs
 from rqsup.errors import ForkRefused as ForkRefusedError
@@ -129,7 +130,7 @@ def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
 def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Message:
     try:
         refuse_threads()
-        return Forked(assignment.worker, _fork_twice(be_worker))
+        return Forked(assignment.worker, _fork_twice(be_worker, assignment.leaf))
     except (ForkRefusedError, OSError) as fault:
         return ForkRefused(assignment.worker, str(fault))
 
@@ -158,28 +159,31 @@ def refuse_threads() -> None:
     )
 
 
-def _fork_twice(be_worker: Callable[[], None]) -> int:
+def _fork_twice(be_worker: Callable[[], None], leaf: str) -> int:
     """Fork a grandchild and let its parent end, so that the kernel gives it to the master, a child subreaper.
 
-    Returns the grandchild's pid.
+    Returns the grandchild's pid. It is born inside `leaf`, a cgroup's folder, if one is named.
     """
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as pipe:
         try:
             between = os.fork()
             if between == 0:
-                _fork_grandchild(read_end, write_end, be_worker)
+                _fork_grandchild(read_end, write_end, be_worker, leaf)
         finally:
             os.close(write_end)
         text = pipe.read()
     os.waitpid(between, 0)
     if not text:
         raise OSError("fork failed: the machine is out of processes or memory")
+    if not text.isdigit():
+        raise OSError(text.decode())
     return int(text)
 
 
-def _fork_grandchild(read_end: int, write_end: int, be_worker: Callable[[], None]) -> None:
+def _fork_grandchild(read_end: int, write_end: int, be_worker: Callable[[], None], leaf: str) -> None:
     try:
+        _enter(leaf, write_end)
         pid = os.fork()
         if pid == 0:
             os.close(write_end)
@@ -188,6 +192,17 @@ def _fork_grandchild(read_end: int, write_end: int, be_worker: Callable[[], None
         os.write(write_end, str(pid).encode())
     finally:
         os._exit(0)
+
+
+def _enter(leaf: str, write_end: int) -> None:
+    """Go into a cgroup, and all that is forked from here on with it; what hinders that is told instead of a pid."""
+    if not leaf:
+        return
+    try:
+        Path(leaf, "cgroup.procs").write_text("0")
+    except OSError as fault:
+        os.write(write_end, f"the kernel refuses the cgroup leaf {leaf}: {fault.strerror}".encode())
+        raise
 
 
 if __name__ == "__main__":

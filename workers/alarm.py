@@ -22,11 +22,10 @@ CHECK_S = 0.05
 
 
 class Alarm:
-    """Watches one job at a time. `abandoned` tells whether the master ordered to give it up."""
+    """Watches one job at a time. `name` begins the title; `abandoned` tells whether the master ordered to give it up."""
 
-    def __init__(self, number: int, abandoned: Callable[[], bool]) -> None:
-        self.number = number
-        self._who = f"worker {number}"
+    def __init__(self, name: str, abandoned: Callable[[], bool]) -> None:
+        self.name = name
         self._abandoned = abandoned
         self._armed = False
         #: The timer runs; it goes on between tiny jobs, which so need no system call.
@@ -66,9 +65,9 @@ class Alarm:
         """The job has ended. A JobTimeout may still come out of this very call, so call it twice."""
         self._armed = False
 
-    def become(self, who: str, abandoned: Callable[[], bool]) -> None:
+    def become(self, name: str, abandoned: Callable[[], bool]) -> None:
         """Speak for another process from now on: one that was forked for a job. Short ones keep the old title."""
-        self._who, self._state, self._abandoned = who, "busy", abandoned
+        self.name, self._state, self._abandoned = name, "busy", abandoned
         # The handlers are inherited, and were checked before the fork.
         self._checked = time.monotonic()
         # A timer is not inherited.
@@ -77,7 +76,7 @@ class Alarm:
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
         if state != self._state:
-            set_title(f"{self._who} [{state}]")
+            set_title(f"{self.name}, {state}")
             self._state = state
 
     def _told(self, _signal: int, _frame: FrameType | None) -> None:

@@ -64,6 +64,8 @@ class Assignment(msgspec.Struct, frozen=True):
     check: str = ""
     #: Secret of the marks in its output pipe; empty = its output is not captured.
     mark: str = ""
+    #: Folder of the cgroup that it is born in; empty = the master's own.
+    leaf: str = ""
 
 
 class Descriptors(NamedTuple):
@@ -139,7 +141,8 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, descriptors:
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
-    alarm = Alarm(assignment.number, lambda: bool(slot.order == Order.ABANDON))
+    name = f"worker {assignment.number} [{settings.pool}] gen {assignment.generation}"
+    alarm = Alarm(name, lambda: bool(slot.order == Order.ABANDON))
     alarm.install()
     alarm.show("starting")
     channel = Channel(descriptors.channel)

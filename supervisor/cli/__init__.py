@@ -12,7 +12,9 @@ from rqsup.supervisor.cli.frame import ErrorGroup
 from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop
 from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
+from rqsup.supervisor.cli.signal import send_signal
 from rqsup.supervisor.cli.stacks import stacks
+from rqsup.supervisor.cli.systemd import systemd_group
 from rqsup.supervisor.cli.top_command import top
 from rqsup.supervisor.cli.watch import events, kill
 
@@ -25,5 +27,6 @@ def main() -> None:
 
 for command in (
     run, status, reload, stop, quiet, resume, scale, top, events, stacks, kill, produce, demo, admin, config_group,
+    systemd_group, send_signal,
 ):  # fmt: skip
     main.add_command(command)

@@ -30,8 +30,6 @@ class Daemon:
     def __init__(
         self, url: str, namespace: str, *, folder: Path | None = None, prefix: Sequence[str] = (), **sections: Any
     ) -> None:  # fmt: skip
-        #: A program that becomes the master, with its arguments.
-        self.prefix = prefix
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rqsup-daemon-"))
         self.config = self.folder / "rqsup.yaml"
         self.socket = self.folder / "control.sock"
@@ -47,6 +45,9 @@ class Daemon:
             self.settings[name] = known | value if isinstance(known, dict) else value
         self.write_config()
         self.process: subprocess.Popen[bytes] | None = None
+        #: A program that becomes the master, with its arguments, as `nice`, and variables that only it gets.
+        self.wrapper = list(prefix)
+        self.environ: dict[str, str] = {}
 
     def write_config(self) -> None:
         """Write the settings to the file that the master reads."""
@@ -54,9 +55,11 @@ class Daemon:
 
     def launch(self, *arguments: str, path: Path = APPS) -> Daemon:
         """Start the master and return at once."""
-        command = [*self.prefix, sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
+        command = [*self.wrapper, sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=path, stderr=log, stdout=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=path, stderr=log, stdout=log, start_new_session=True, env=os.environ | self.environ
+            )
         return self
 
     def start(self, *arguments: str, path: Path = APPS, timeout_s: float = 30) -> Daemon:

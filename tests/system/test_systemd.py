@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system import sdbox
 from tests.system.sdbox import SystemdBox
-from tests.system.service import APP, Service, start_redis
+from tests.system.service import APP, Service, names
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.slow]
-names = (f"pool{number}" for number in itertools.count(1))
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdBox]:
-    reason = sdbox.why_not()
-    if reason:
-        pytest.skip(reason)
-    with SystemdBox(tmp_path_factory.mktemp("systemd") / "box") as box:
-        start_redis(box)
-        yield box
-
-
-@pytest.fixture
-def service(box: SystemdBox, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """An instance of its own, not started yet; its journal is shown when a test fails."""
-    service = Service(box, next(names))
-    yield service
-    if request.session.testsfailed:
-        print(f"--- {service.unit} ---\n{service.systemctl('status', check=False).stdout}\n{service.journal()}")  # noqa: T201 - pytest shows it
-    service.systemctl("kill", "-s", "KILL", check=False)
-    service.systemctl("stop", check=False)
-
-
-@pytest.fixture
-def running(service: Service) -> Service:
-    service.systemctl("start")
-    return service
 
 
 def test_start_returns_when_the_workers_are_ready(service: Service) -> None:

@@ -129,7 +129,7 @@ class Apart:
         def work(pipe: int) -> bytes:
             prepare(pipe)
             mirror = self.mirror
-            self._alarm.become(f"job of worker {self._alarm.number}", lambda: bool(mirror.order == Order.ABANDON))
+            self._alarm.become(f"job of {self._alarm.name}", lambda: bool(mirror.order == Order.ABANDON))
             ended = attempt.work()
             if ended is None:
                 return GIVEN_UP
