@@ -16,7 +16,8 @@ RqsupError
 ├── EnvelopeError          bytes from Redis are no envelope that rqsup can read
 ├── AppImportError         the application could not be imported
 ├── ReloadFailed           the pool stays on its old code and configuration
-├── ForkRefused            the zygote may not fork, because it runs threads
+├── ForkRefused            the zygote or a worker may not fork, because it runs threads
+├── SandboxIncomplete      a protection that `sandbox.require` demands is missing on this machine
 ├── MasterUnreachable      no master answers on the control socket
 ├── CommandRefused         a command to the master is unknown or has wrong arguments
 ├── MasterRefused          the master did not do what it was asked
@@ -103,7 +104,11 @@ class ReloadFailed(RqsupError):
 
 
 class ForkRefused(RqsupError):
-    """The zygote runs more than one thread, so a fork could dead-lock the child."""
+    """The process to be forked runs more than one thread, so the child could dead-lock."""
+
+
+class SandboxIncomplete(RqsupError):
+    """A protection that `sandbox.require` demands is missing on this machine; no sandboxed job runs."""
 
 
 class MasterUnreachable(RqsupError):

@@ -147,6 +147,11 @@ def keep(stderr: int) -> None:
         _Current.lines.fd = stderr
 
 
+def descriptor() -> int:
+    """The descriptor that this process's log lines go to; -1 before `configure`."""
+    return -1 if _Current.lines is None else _Current.lines.fd
+
+
 def journal_reads(fd: int, environ: Mapping[str, str]) -> bool:
     """True when systemd's journal reads this descriptor, as JOURNAL_STREAM says (systemd.exec(5))."""
     try:

@@ -124,6 +124,29 @@ class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Positive = 60.0
 
 
+class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What tasks with isolation="sandbox" may do. 0 = no limit."""
+
+    #: Protections without which the application is refused; the others are used where the machine has them.
+    require: list[Literal["landlock", "seccomp", "network"]] = msgspec.field(default_factory=list)
+    #: Files and folders that jobs may read, besides Python and the application.
+    read: list[str] = msgspec.field(default_factory=list)
+    #: Folders that jobs may write to, besides their own temporary one.
+    write: list[str] = msgspec.field(default_factory=list)
+    #: Processes and threads of this user (RLIMIT_NPROC); root is exempt.
+    nproc: Count = 512
+    #: Bytes of address space beyond the worker's own (RLIMIT_AS).
+    address_space: Count = 4294967296
+    #: Bytes of memory beyond the worker's own (RLIMIT_DATA).
+    data: Count = 1073741824
+    #: Bytes of one file (RLIMIT_FSIZE).
+    fsize: Count = 268435456
+    #: Open files (RLIMIT_NOFILE).
+    nofile: Count = 256
+    #: Seconds of CPU time (RLIMIT_CPU).
+    cpu: Count = 600
+
+
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a sender may put into Redis."""
 
@@ -248,6 +271,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespace: Namespace = "default"
     redis: RedisSettings = RedisSettings()
     workers: WorkerSettings = WorkerSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     canary: CanarySettings = CanarySettings()
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
 import time
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from rqsup.supervisor.drain import OutputPipe
 from rqsup.supervisor.patience import Patience, Stillness
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.boot import EXIT_BROKEN, Assignment
+from rqsup.workers.endings import describe_exit, describe_signal
 from rqsup.workers.slot import CurrentJob, Order, Slot, Spent, WorkerState
 
 #: Seconds that a worn worker has to settle a job which ended just before its hard deadline.
@@ -167,20 +167,6 @@ class Death:
     condemned: str = ""
 
 
-#: What a signal means when nobody of ours sent it.
-SIGNAL_WORDS = {
-    signal.SIGKILL: "killed by SIGKILL, not by rqsup: an operator, or the kernel because memory ran out",
-    signal.SIGSEGV: "segmentation fault (SIGSEGV) in C code",
-    signal.SIGABRT: "aborted (SIGABRT): C code or the interpreter found itself corrupt",
-    signal.SIGBUS: "bus error (SIGBUS) in C code, or a mapped file was cut",
-    signal.SIGFPE: "arithmetic error (SIGFPE) in C code",
-    signal.SIGILL: "illegal instruction (SIGILL) in C code",
-    signal.SIGXCPU: "CPU time limit (SIGXCPU)",
-    signal.SIGXFSZ: "file size limit (SIGXFSZ)",
-    signal.SIGSYS: "forbidden system call (SIGSYS)",
-}
-
-
 def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evidence = NOTHING_LEFT) -> Death:
     """What a worker's death meant, in words, and whether its job is to blame."""
     job = child.slot.current_job()
@@ -216,23 +202,11 @@ def _in_words(verdict: Verdict | None, ended: os.waitid_result, job: CurrentJob 
         return verdict.reason if verdict.reason.startswith("killed") else f"{verdict.reason}; killed by its master"
     if ended.si_code == os.CLD_EXITED:
         if job is not None:
-            return f"the process exited with status {ended.si_status} in the middle of the job (os._exit or the like)"
+            return describe_exit(ended.si_status)
         if ended.si_status == EXIT_BROKEN:
             return "the worker's own code failed; its log has the traceback"
         return f"exited with status {ended.si_status}"
-    if ended.si_status not in set(signal.Signals):
-        # Real-time signals have no names but the first and the last.
-        return f"killed by signal {ended.si_status}, not by rqsup"
-    return _signal_words(signal.Signals(ended.si_status), evidence)
-
-
-def _signal_words(number: signal.Signals, evidence: Evidence) -> str:
-    if number is signal.SIGKILL and evidence.oom is not None:
-        if evidence.oom:
-            peak_mb = evidence.peak_bytes / 1e6
-            return f"killed by the kernel because memory ran out (OOM); it held up to {peak_mb:,.0f} MB"
-        return "killed by SIGKILL, not by rqsup: an operator or another program (the kernel counted no OOM kill)"
-    return SIGNAL_WORDS.get(number, f"killed by {number.name}, not by rqsup")
+    return describe_signal(ended.si_status, oom=evidence.oom, peak_bytes=evidence.peak_bytes)
 
 
 def overdue_verdict(overdue: Overdue, child: Child, now: float, occasion: str = "") -> Verdict:

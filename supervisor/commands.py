@@ -100,7 +100,10 @@ class Commands:
         master = self._master
         children = sorted(master.pool.children.values(), key=lambda child: child.number)
         self._meter.forget(child.pid for child in children)
-        totals = dict.fromkeys(COUNTERS, 0) | dict(master.counters) | master.pool.board.totals()
+        board = master.pool.board.totals()
+        # Jobs that died with their workers are counted here, those that died in processes of their own by the workers.
+        board["crashed"] += master.counters["crashed"]
+        totals = dict.fromkeys(COUNTERS, 0) | dict(master.counters) | board
         return Snapshot(
             version=VERSION,
             pool=master.settings.pool,
@@ -124,6 +127,7 @@ class Commands:
             configured=master.settings.workers.count,
             target_by=master.staffing.source,
             shedding=master.shedder.reason,
+            sandbox=master.rollout.protections,
         )
 
     def status_line(self) -> str:

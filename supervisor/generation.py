@@ -25,6 +25,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.workers.boot import Assignment
+from rqsup.workers.isolation.sandbox import Protection
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0
@@ -52,6 +53,7 @@ class Generation:
         self.number = number
         self.settings = settings
         self.tasks: list[str] = []
+        self.protections: list[Protection] = []
         self.ready = False
         #: It was told to end.
         self.closed = False
@@ -91,6 +93,7 @@ class Generation:
             self.close()
             raise
         self.tasks, self.ready = prepared.tasks, True
+        self.protections = prepared.protections
         self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
         if not prepared.tasks:
             self._log.warning("the application declares no task, so each job is buried: name its modules in `app`")

@@ -9,6 +9,7 @@ import msgspec
 
 from rqsup.settings import Settings
 from rqsup.workers.boot import Assignment
+from rqsup.workers.isolation.sandbox import Protection
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):
@@ -24,6 +25,8 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
 
     tasks: list[str]
     seconds: float
+    #: The walls of the sandbox on this machine; empty when no task asks for one.
+    protections: list[Protection] = []
 
 
 class PrepareFailed(msgspec.Struct, frozen=True, tag=True):

@@ -29,6 +29,7 @@ from rqsup.supervisor.oom import OomWatch
 from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.scoreboard import Scoreboard
+from rqsup.supervisor.whereabouts import ask_where
 from rqsup.worker_id import make_worker_id
 from rqsup.workers.boot import Assignment
 from rqsup.workers.channel import LOOK, MESSAGE_BYTES, READY, UNFIT
@@ -211,7 +212,7 @@ class Pool:
 
     async def _ask_and_kill(self, child: Child, box: BlackBox) -> None:
         try:
-            child.stack = await box.ask(child.pidfd) or SILENT
+            child.stack = await ask_where(child, box) or SILENT
         finally:
             # Whatever became of the question, the worker ends. Unless it has: then it is reaped, and the pidfd closed.
             if child.pidfd >= 0:
@@ -248,6 +249,10 @@ class Pool:
         # While the zombie holds the pid, the group of that number is the worker's: end what its job left in it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
+        if child.slot.job_group > 1:
+            # An isolated job has died with its worker; what it started is in a group of its own.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.slot.job_group, signal.SIGKILL)
         _, _, usage = os.wait4(child.pid, 0)
         # Its last words may have come together with its death.
         self._hear(child)

@@ -22,6 +22,7 @@ from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.restart import Restart
 from rqsup.supervisor.validation import validate
+from rqsup.workers.isolation.sandbox import Protection
 
 #: Settings that a running master cannot change: it would be another master.
 FIXED = ("pool", "namespace", "redis", "control", "metrics")
@@ -75,6 +76,11 @@ class Rollout:
     def zygote(self) -> Generation | None:
         """The wanted generation, if it can fork."""
         return self._wanted if self._wanted and self._wanted.ready else None
+
+    @property
+    def protections(self) -> list[Protection]:
+        """The walls of the wanted generation's sandbox; empty when no task asks for one."""
+        return self._wanted.protections if self._wanted else []
 
     @property
     def reloading(self) -> bool:

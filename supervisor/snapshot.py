@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from rqsup.workers.isolation.sandbox import Protection
+
 #: Format of the picture, for programs that read `rqsup status --json`.
 VERSION = 1
 
@@ -83,3 +85,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     target_by: str = "configuration"
     #: Why workers take no new jobs although nobody told them to; empty = they do.
     shedding: str = ""
+    #: The walls of the sandbox, in force or not; empty when no task asks for one.
+    sandbox: list[Protection] = []

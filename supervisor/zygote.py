@@ -1,4 +1,4 @@
-"""The zygote: the only process that forks, and the only file that calls `os.fork`.
+"""The zygote: the process that forks workers. (Only `workers/isolation/fork.py` forks as well: a job's own process.)
 
 The master starts it by exec, so it inherits nothing and runs new code. It imports the application
 once, freezes the heap, and forks workers on request. It has one thread, no Redis client and no
@@ -13,15 +13,14 @@ import importlib
 import os
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from mmap import mmap
-from pathlib import Path
 
 from rqsup import logs
 from rqsup.errors import ForkRefused as ForkRefusedError
+from rqsup.errors import SandboxIncomplete
 from rqsup.settings import Settings
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
@@ -37,8 +36,11 @@ from rqsup.supervisor.messages import (
     decode,
     encode,
 )  # fmt: skip
-from rqsup.task import task_names
-from rqsup.workers.boot import Assignment, die_with_parent, ignore_signals, run_worker
+from rqsup.task import find_task, task_names
+from rqsup.workers.boot import Assignment, Descriptors, ignore_signals, run_worker
+from rqsup.workers.isolation.sandbox import Protection, sandbox_of
+from rqsup.workers.kernel import die_with_parent
+from rqsup.workers.threads import other_threads
 from rqsup.workers.title import set_title
 
 
@@ -82,11 +84,30 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
         # JSON holds no half of a surrogate pair, as an odd file name in an error may.
         reason = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
         return PrepareFailed(reason[-REASON_CHARS:])
+    try:
+        protections = _try_sandbox(settings)
+    except (SandboxIncomplete, OSError) as fault:
+        return PrepareFailed(str(fault)[-REASON_CHARS:])
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
-    return Prepared(task_names(), time.monotonic() - started)
+    return Prepared(task_names(), time.monotonic() - started, protections)
+
+
+def _try_sandbox(settings: Settings) -> list[Protection]:
+    """If a task asks for the sandbox, look which of its protections this machine has, and tell those it lacks.
+
+    Raises:
+        SandboxIncomplete: one of them is demanded.
+    """
+    if not any(task.isolation == "sandbox" for task in map(find_task, task_names()) if task):
+        return []
+    sandbox = sandbox_of(settings.sandbox)
+    sandbox.check()
+    for wall, why in sandbox.missing.items():
+        logs.get_logger("zygote").warning("sandbox: a protection is missing on this machine", protection=wall, why=why)
+    return sandbox.protections()
 
 
 def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
@@ -94,13 +115,11 @@ def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
         request, descriptors = _receive(control)
         if not isinstance(request, ForkWorker):
             return
-        channel, box, output = (*descriptors, -1, -1)[:3]
+        given = Descriptors(*descriptors)
 
-        def be_worker(
-            assignment: Assignment = request.assignment, channel: int = channel, box: int = box, output: int = output
-        ) -> None:
+        def be_worker(assignment: Assignment = request.assignment, given: Descriptors = given) -> None:
             control.close()
-            run_worker(assignment, settings, memory, channel, box, output_fd=output)
+            run_worker(assignment, settings, memory, given)
 
         control.send(encode(_answer_fork(request.assignment, be_worker)))
         for descriptor in descriptors:
@@ -130,13 +149,9 @@ def refuse_threads() -> None:
     Raises:
         ForkRefused: it has more; the message names them.
     """
-    tasks = list(Path("/proc/self/task").iterdir())
-    if len(tasks) == 1:
+    names = other_threads()
+    if not names:
         return
-    own = str(os.getpid())
-    # Python's own threads have a better name than the kernel's, which is the program's for all of them.
-    python = {str(thread.native_id): thread.name for thread in threading.enumerate()}
-    names = sorted(python.get(task.name) or (task / "comm").read_text().strip() for task in tasks if task.name != own)
     raise ForkRefusedError(
         f"the application started {len(names)} thread(s) at import ({', '.join(names)}), which makes a fork unsafe: "
         "start them in the first job instead"

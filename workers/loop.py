@@ -150,7 +150,7 @@ class Loop:
         self._slot.turned = started = time.monotonic()
         settlement = self._runner.run(job, self._leaving)
         if settlement is None:
-            # Given up on the master's order: unsettled, it goes back by the master's `recover`.
+            # Given up on the master's order, or it could not begin here: unsettled, it goes back by the master's `recover`.
             return
         self._unsent.append(settlement)
         self._prefetch.learn(time.monotonic() - started)

@@ -76,6 +76,11 @@ class Voice:
             self.dirty = not self._write(self._fd, self._mark + b"\n")
         self._job = ""
 
+    def end_abruptly(self) -> None:
+        """The job's own process died: it may have left a mark behind, and lines after it would pass for its own."""
+        if self._streams:
+            self.dirty = not self._write(self._fd, self._mark + b"\n")
+
     def add(self, stream: JobStream) -> None:
         """Have this stream's text marked."""
         self._streams.append(stream)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ APPS = Path(__file__).parent / "apps"
 class Daemon:
     """One master and its workers. `start` returns when the workers are ready."""
 
-    def __init__(self, url: str, namespace: str, *, folder: Path | None = None, **sections: Any) -> None:
+    def __init__(
+        self, url: str, namespace: str, *, folder: Path | None = None, prefix: Sequence[str] = (), **sections: Any
+    ) -> None:  # fmt: skip
+        #: A program that becomes the master, with its arguments.
+        self.prefix = prefix
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rqsup-daemon-"))
         self.config = self.folder / "rqsup.yaml"
         self.socket = self.folder / "control.sock"
@@ -49,7 +54,7 @@ class Daemon:
 
     def launch(self, *arguments: str, path: Path = APPS) -> Daemon:
         """Start the master and return at once."""
-        command = [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
+        command = [*self.prefix, sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=path, stderr=log, stdout=log, start_new_session=True)
         return self

@@ -6,11 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rqsup import Client, JobState
-from rqsup.supervisor.oom import find_counter
+from rqsup.workers.oom import find_counter
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon
 from tests.waiting import wait_until
@@ -43,8 +44,8 @@ def cgroup() -> Iterator[Path]:
         folder.rmdir()
 
 
-def start_in(cgroup: Path, start: Start) -> Daemon:
-    daemon = start(launch_only=True, workers={"count": 2, "crash_limit": 1})
+def start_in(cgroup: Path, start: Start, **sections: Any) -> Daemon:
+    daemon = start(launch_only=True, **sections, workers={"count": 2, "crash_limit": 1})
     # Python has not even begun: the zygote and the workers will be born in it.
     (cgroup / "cgroup.procs").write_text(str(daemon.pid))
     wait_until(lambda: daemon.is_ready(2), 30, "two ready workers")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rqsup import Client
+from rqsup import Client, JobState
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon
 from tests.waiting import wait_until
@@ -49,6 +49,34 @@ def test_lines_of_tiny_jobs_are_told_apart(start: Start, client: Client) -> None
 
     wait_until(lambda: len(printed(daemon)) >= 300, 20, "all lines")
     assert {line["job_id"]: line["text"] for line in printed(daemon)} == jobs
+
+
+@pytest.mark.parametrize("level", ["fork", "sandbox"])
+def test_a_job_in_a_process_of_its_own_is_named_and_its_log_lines_arrive(
+    start: Start, client: Client, level: str
+) -> None:
+    daemon = start(workers={"count": 1}, log=JSON)
+
+    job = client.enqueue(f"probe.say_{level}")
+
+    wait_until(lambda: client.record(job.id).state is JobState.DEAD, what="the job's end")
+    wait_until(lambda: {"by python", "by descriptor"} <= texts(daemon), what="all lines")
+    assert {line["job_id"] for line in printed(daemon)} == {job.id}
+    wait_until(lambda: '"job buried"' in daemon.log_text(), what="the line that its process logged")
+
+
+def test_lines_after_a_job_that_died_apart_are_not_taken_for_its_own(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 1, "crash_limit": 1}, log=JSON)
+    dead = client.enqueue("probe.say_and_die_apart")
+    wait_until(lambda: client.record(dead.id).state is JobState.DEAD, what="its death")
+
+    job = client.enqueue("probe.say_in_all_ways")
+    job.result(10)
+
+    wait_until(lambda: {"before the end", "by program", "by descriptor"} <= texts(daemon), what="all lines")
+    names = {line["text"]: line["job_id"] for line in printed(daemon)}
+    assert names["before the end"] == dead.id
+    assert {name for text, name in names.items() if text != "before the end"} == {job.id}
 
 
 @pytest.mark.slow

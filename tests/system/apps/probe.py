@@ -225,6 +225,25 @@ def say_and_fall() -> None:
     ctypes.string_at(0)
 
 
+def say_apart() -> str:
+    """Print from a process of one's own, by Python and by the descriptor."""
+    print("by python")  # noqa: T201 - that is the point
+    os.write(2, b"by descriptor\n")
+    time.sleep(0.3)
+    raise RuntimeError("and fail, which the log tells")
+
+
+for _level in ("fork", "sandbox"):
+    task(name=f"probe.say_{_level}", isolation=_level, max_attempts=1)(say_apart)
+
+
+@task(name="probe.say_and_die_apart", isolation="fork", max_attempts=1)
+def say_and_die_apart() -> None:
+    """Print, then end the own process before it can say that the job is over."""
+    print("before the end")  # noqa: T201 - that is the point
+    os._exit(3)
+
+
 @task(name="probe.flood")
 def flood(megabytes: int) -> float:
     """Print so much in short lines; returns the seconds that it took."""
