@@ -33,7 +33,7 @@ def list_frame(
     # Three headings, two empty lines, the line below the queues, and the keys.
     faulty = any(row.look.fault for row in shown_pools)
     taken = len(shown_pools) + max(1, len(shown_queues)) + 7 + faulty
-    first, last = 0, len(workers)
+    first, last, room = 0, len(workers), len(workers)
     if height is not None:
         room = max(1, height - taken)
         first = min(max(0, screen.chosen - room // 2), max(0, len(workers) - room))
