@@ -81,6 +81,11 @@ class Voice:
         if self._streams:
             self.dirty = not self._write(self._fd, self._mark + b"\n")
 
+    def broke_off(self) -> None:
+        """A forked process that spoke here died: the job whose mark may stand has ended."""
+        self.dirty = True
+        self.end()
+
     def add(self, stream: JobStream) -> None:
         """Have this stream's text marked."""
         self._streams.append(stream)

@@ -126,6 +126,8 @@ class Runner:
                 self.spent = Spent.THREADS
                 return None
             return self._failed(job, envelope, task, fault)
+        if ending.answer is None:
+            self._voice.broke_off()
         report = read_report(ending.answer) if ending.answer is not None else None
         if report is None or (report.outcome == "give_up" and not stopping()):
             return self._crashed(job, envelope, ending)

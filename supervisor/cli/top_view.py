@@ -16,8 +16,10 @@ from rqsup.supervisor.cli.top_screen import Screen
 
 #: Most lines of pools and of queues; the workers get the rest.
 POOLS_SHOWN, QUEUES_SHOWN = 6, 6
-KEYS = "q quit  ↑↓ Enter job  sort: n # a age m mem t task r rate s state"
-JOB_KEYS = "q quit  esc back  ↑↓ scroll"
+KEYS = "q quit  ↑↓ choose  Enter job  sort n:# a:age m:memory t:task r:rate s:state"
+JOB_KEYS = "q quit  Esc back  ↑↓ scroll"
+#: Heading of the column by which each order sorts.
+SORTED_BY = {"number": "#", "job age": "for", "memory": "memory", "task": "task", "rate": "jobs/s", "state": "state"}
 
 
 def list_frame(
@@ -31,14 +33,16 @@ def list_frame(
     # Three headings, two empty lines, the line below the queues, and the keys.
     faulty = any(row.look.fault for row in shown_pools)
     taken = len(shown_pools) + max(1, len(shown_queues)) + 7 + faulty
-    first, last = 0, len(workers)
+    first, last, room = 0, len(workers), len(workers)
     if height is not None:
         room = max(1, height - taken)
         first = min(max(0, screen.chosen - room // 2), max(0, len(workers) - room))
         last = first + room
     parts.append(_workers(workers[first:last], screen, first, wide=width >= WIDE, live=height is not None))
     if height is not None:
-        parts.append(_footer(screen, len(workers), width))
+        # At the bottom, where it does not jump about.
+        parts += [Text()] * (height - taken - min(room, len(workers)))
+        parts.append(_footer(screen, width))
     return Group(*parts)
 
 
@@ -47,8 +51,9 @@ def job_frame(title: str, lines: Sequence[str], screen: Screen, *, width: int, h
     room = max(1, height - 2)
     first = min(screen.scroll, max(0, len(lines) - room))
     body = [Text(line[:width], no_wrap=True) for line in lines[first : first + room]]
+    blank = [Text()] * (room - len(body))
     more = f"  line {first + 1} of {len(lines)}" if len(lines) > room else ""
-    return Group(Text(title[:width], "bold"), *body, Text((JOB_KEYS + more)[:width], "reverse"))
+    return Group(Text(title[:width], "bold"), *body, *blank, Text((JOB_KEYS + more)[:width].ljust(width), "reverse"))
 
 
 def _pools(rows: Sequence[PoolRow]) -> Table:
@@ -98,34 +103,34 @@ def _workers(rows: Sequence[WorkerRow], screen: Screen, first: int, *, wide: boo
     several = len({row.index for row in rows}) > 1
     heads = [("#", ">"), ("pid", ">"), ("gen", ">"), ("state", ""), ("task", ""), ("job", ""), ("for", ">"),
              ("jobs/s", ">"), ("memory", ">")]  # fmt: skip
+    arrow = {SORTED_BY[screen.order]: "▲" if screen.reverse else "▼"}
+    heads = [(name + arrow.get(name, ""), kind) for name, kind in heads]
     table = _table(*([("pool", "")] if several else []), *heads)
     for offset, row in enumerate(rows):
         worker = row.worker
+        chosen = live and first + offset == screen.chosen
         job = worker.job_id or "-"
         cells = [
             Text(str(worker.number)), Text(str(worker.pid or "-")), Text(str(worker.generation)),
-            Text(worker.state, STYLES.get(worker.state, "")), Text(worker.task or "-"),
+            Text(worker.state, "" if chosen else STYLES.get(worker.state, "")), Text(worker.task or "-"),
             Text(job if wide or len(job) <= JOB_ID_TAIL else f"…{job[-JOB_ID_TAIL:]}"),
             Text("-" if worker.job_age_s is None else duration(worker.job_age_s)), Text(_rate(row.per_s)),
             Text(_size(worker.memory_bytes)),
         ]  # fmt: skip
-        chosen = live and first + offset == screen.chosen
         table.add_row(*([Text(row.pool)] if several else []), *cells, style="reverse" if chosen else "")
     return table
 
 
-def _footer(screen: Screen, count: int, width: int) -> Text:
-    order = f"{screen.order}{' ↑' if screen.reverse else ''}"
+def _footer(screen: Screen, width: int) -> Text:
     typed = f"  worker {screen.digits}" if screen.digits else ""
-    left = f"{count} by {order}{typed}  "
-    return Text((left + KEYS)[:width], "reverse", no_wrap=True)
+    return Text(f"{KEYS}{typed}"[:width].ljust(width), "reverse", no_wrap=True)
 
 
 def _table(*heads: tuple[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name, kind in heads:
         # On a narrow terminal these give way, never the numbers.
-        soft = name in {"task", "pool"} or name.startswith("queue")
+        soft = name.rstrip("▲▼") in {"task", "pool"} or name.startswith("queue")
         justify, overflow = ("right" if kind == ">" else "left"), ("ellipsis" if soft else "fold")
         table.add_column(name, justify=justify, overflow=overflow, no_wrap=not soft)  # type: ignore[arg-type]  # rich's own literals
     return table

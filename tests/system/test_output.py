@@ -104,6 +104,19 @@ def test_the_last_words_of_a_dying_worker_are_heard(start: Start, client: Client
     assert not any("Segmentation fault" in text for text in texts(daemon))
 
 
+def test_jobs_in_processes_of_their_own_are_heard_by_name_also_when_they_die(start: Start, client: Client) -> None:
+    daemon = start(workers={"count": 1, "crash_limit": 1}, log=JSON)
+
+    well = client.enqueue("probe.print_apart", "well")
+    dying = client.enqueue("probe.print_apart", "dying", True)
+    wait_until(lambda: dying.refresh().state == "dead", what="the dead letter")
+    after = client.enqueue("probe.say_in_all_ways")
+    wait_until(lambda: "by descriptor" in texts(daemon), what="the next job's lines")
+
+    names = {line["text"]: line["job_id"] for line in printed(daemon)}
+    assert (names["well"], names["dying"], names["by descriptor"]) == (well.id, dying.id, after.id)
+
+
 @pytest.mark.slow
 def test_a_job_that_prints_without_end_is_not_held_up_by_a_master_that_stands_still(
     start: Start, client: Client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -193,3 +194,24 @@ def test_a_pool_runs_under_the_strict_drop_in_too(service: Service) -> None:
     service.systemctl("start")
 
     service.await_success(service.send(2, 0))
+
+
+def test_what_a_job_prints_is_in_the_journal_with_fields_of_its_own(service: Service) -> None:
+    service.write_app(
+        "from rqsup import task\n@task(name='nap')\ndef nap(seconds):\n    print('good night', seconds)\n    return 1\n"
+    )
+    service.systemctl("start")
+
+    [job] = service.send(1, 0.0)
+
+    def entries() -> list[dict[str, str]]:
+        shown = service.box.run("journalctl", "-o", "json", f"RQSUP_JOB={job}", check=False).stdout
+        return [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+
+    [entry] = wait_until(entries, what="the line in the journal")
+    fields = {name: value for name, value in entry.items() if name.startswith("RQSUP_") or name == "MESSAGE"}
+    assert fields.pop("RQSUP_WORKER") in {"1", "2"}
+    assert fields == {
+        "MESSAGE": "good night 0.0", "RQSUP_JOB": job, "RQSUP_TASK": "nap", "RQSUP_POOL": service.name, "RQSUP_GENERATION": "1",
+    }  # fmt: skip
+    assert entry["_SYSTEMD_UNIT"] == service.unit

@@ -225,6 +225,15 @@ def say_and_fall() -> None:
     ctypes.string_at(0)
 
 
+@task(name="probe.print_apart", isolation="fork")
+def print_apart(text: str, die: bool = False) -> str:
+    """Print from a process of its own, which may die then."""
+    print(text, flush=True)  # noqa: T201 - that is the point
+    if die:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return current_job().id
+
+
 @task(name="probe.flood")
 def flood(megabytes: int) -> float:
     """Print so much in short lines; returns the seconds that it took."""
