@@ -9,7 +9,6 @@ import inspect
 import os
 import random
 import time
-import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +28,8 @@ from rqsup.workers.isolation.apart import Apart, Attempt, Belongings, read_repor
 from rqsup.workers.isolation.fork import Ending
 from rqsup.workers.output import Voice
 from rqsup.workers.slot import Order, Slot, Spent
+from rqsup.workers.wording import describe, plain
 
-#: Most characters of a traceback kept with a job: its end, where the error is.
-TRACEBACK_CHARS = 16_000
-#: Most characters of an error's message.
-MESSAGE_CHARS = 2_000
 #: Seconds that the event loop has to cancel a coroutine at its timeout, before the alarm ends it from outside.
 LOOP_LATE_S = 0.25
 #: Longest delay of a retry, seconds: about 3 years.
@@ -81,7 +77,7 @@ class Runner:
         try:
             envelope = decode(job.envelope)
         except EnvelopeError as fault:
-            return self._bury(job, None, "EnvelopeError", _plain(str(fault)))
+            return self._bury(job, None, "EnvelopeError", plain(str(fault)))
         if not NAME.fullmatch(job.id):
             # It would be cut in the slot, and a crash could not be charged to it.
             return self._bury(job, envelope, "EnvelopeError", "the job's id is outside the alphabet of ids")
@@ -248,7 +244,7 @@ class Runner:
             payload = msgspec.json.encode(result)
         except (TypeError, ValueError, RecursionError) as fault:
             # Not retried: the work is done, and doing it again would end in the same error.
-            return self._bury(job, envelope, "ResultError", _plain(f"the result is no JSON value: {fault}"))
+            return self._bury(job, envelope, "ResultError", plain(f"the result is no JSON value: {fault}"))
         if len(payload) > limit:
             message = f"the result has {len(payload):,} bytes, allowed are {limit:,} (limits.result_bytes)"
             return self._bury(job, envelope, "ResultError", message)
@@ -257,7 +253,7 @@ class Runner:
 
     def _failed(self, job: Claimed, envelope: Envelope, task: Task[..., Any], fault: BaseException) -> Settlement:
         name = type(fault).__name__
-        message, stack = _describe(fault)
+        message, stack = describe(fault)
         limit = envelope.max_attempts or task.max_attempts
         if job.errors + 1 >= limit:
             return self._bury(job, envelope, name, message, stack)
@@ -305,17 +301,3 @@ class Runner:
             "type": name, "message": message, "traceback": stack, "attempt": job.attempt, "at_ms": int(time.time() * 1000),
             "worker": place.worker, "host": place.host, "pid": place.pid, "generation": place.generation,
         })  # fmt: skip
-
-
-def _describe(fault: BaseException) -> tuple[str, str]:
-    """Message and traceback of a job's error. The error's own code may run here, and fail in turn."""
-    try:
-        stack = "".join(traceback.format_exception(fault))
-        return _plain(str(fault)[:MESSAGE_CHARS]), _plain(stack[-TRACEBACK_CHARS:])
-    except BaseException as second:  # noqa: BLE001 - whatever an error's __str__ does, the attempt has ended
-        return f"(its message cannot be read: {type(second).__name__})", ""
-
-
-def _plain(text: str) -> str:
-    """Text that JSON can hold: half of a surrogate pair, as in odd file names, is written out."""
-    return text.encode("utf-8", "backslashreplace").decode()
