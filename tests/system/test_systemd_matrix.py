@@ -131,7 +131,7 @@ def test_05_a_killed_master_takes_workers_and_strays_with_it(live: Service) -> N
     live.box.run("kill", "-KILL", str(master))
 
     wait_until(lambda: live.main_pid not in {0, master}, what="the restart")
-    assert not any(runs(live.box, pid) for pid in {stray, *workers})
+    wait_until(lambda: not any(runs(live.box, pid) for pid in {stray, *workers}), what="their end")
 
 
 def test_06_the_watchdog_is_tied_to_the_loop_and_not_to_redis(live: Service) -> None:
