@@ -1,5 +1,6 @@
 # Each target does all of its own set-up: `make run` and `make test` work on a fresh clone.
-# Needed: Linux, Python 3.11 or later, a C compiler (for the few dependencies without a wheel for your machine).
+# Needed: Linux, Python 3.11 or later, a C compiler (for the few dependencies without a wheel for your machine),
+# for the tests of the sandbox libseccomp (Debian: libseccomp2).
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -20,7 +20,9 @@ def cross_check(settings: Settings) -> list[str]:
         *_worker_faults(settings.workers),
         *_load_faults(settings.autoscale, settings.pressure),
         *_name_faults(settings),
+        *_sandbox_faults(settings),
         *_socket_faults(settings.control.socket),
+        *_log_faults(settings.log.file),
     ]
 
 
@@ -93,6 +95,19 @@ def _name_faults(settings: Settings) -> list[str]:
     if settings.producer.task and not NAME.fullmatch(settings.producer.task):
         faults.append(f"producer.task: {settings.producer.task!r} is no task name; use A-Z a-z 0-9 _ . : -")
     return faults
+
+
+def _sandbox_faults(settings: Settings) -> list[str]:
+    return [
+        f"sandbox.{key}: {path!r} must be an absolute path"
+        for key in ("read", "write")
+        for path in getattr(settings.sandbox, key)
+        if not path.startswith("/")
+    ]
+
+
+def _log_faults(path: str) -> list[str]:
+    return [f"log.file: {path!r} must be an absolute path"] if path and not path.startswith("/") else []
 
 
 def _socket_faults(path: str) -> list[str]:

@@ -24,13 +24,15 @@ class JobContext:
     token: int
     #: Name of the worker that runs it.
     worker: str
+    #: Generation of the code that it runs: each reload raises it.
+    generation: int
     _make_log: Callable[[], Any]
     _lease_left: Callable[[], float]
     _stopping: Callable[[], bool]
 
     @property
     def log(self) -> Any:
-        """A logger bound to the job's id, task, queue and attempt."""
+        """A structlog logger bound to the job's id, task, queue and attempt."""
         return self._make_log()
 
     @property

@@ -16,10 +16,12 @@ RqsupError
 ├── EnvelopeError          bytes from Redis are no envelope that rqsup can read
 ├── AppImportError         the application could not be imported
 ├── ReloadFailed           the pool stays on its old code and configuration
-├── ForkRefused            the zygote may not fork, because it runs threads
+├── ForkRefused            the zygote or a worker may not fork, because it runs threads
+├── SandboxIncomplete      a protection that `sandbox.require` demands is missing on this machine
 ├── MasterUnreachable      no master answers on the control socket
 ├── CommandRefused         a command to the master is unknown or has wrong arguments
 ├── MasterRefused          the master did not do what it was asked
+├── InstallRefused         the unit files were not installed; nothing was changed
 └── PathRefused            a path leaves the producer's root
 
 JobTimeout (BaseException) raised inside a job at its soft timeout
@@ -103,7 +105,11 @@ class ReloadFailed(RqsupError):
 
 
 class ForkRefused(RqsupError):
-    """The zygote runs more than one thread, so a fork could dead-lock the child."""
+    """The process to be forked runs more than one thread, so the child could dead-lock."""
+
+
+class SandboxIncomplete(RqsupError):
+    """A protection that `sandbox.require` demands is missing on this machine; no sandboxed job runs."""
 
 
 class MasterUnreachable(RqsupError):
@@ -120,6 +126,10 @@ class MasterRefused(RqsupError):
     def __init__(self, message: str, code: int = 1) -> None:
         self.exit = code
         super().__init__(message)
+
+
+class InstallRefused(RqsupError):
+    """The unit files were not installed, and nothing was changed."""
 
 
 class PathRefused(RqsupError):

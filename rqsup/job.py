@@ -103,6 +103,8 @@ class JobRecord:
     reason: str | None
     crash: dict[str, Any] | None
     returned: dict[str, Any] | None
+    #: Generation of the code that ran it last; None before its first attempt.
+    generation: int | None = None
 
     @property
     def attempts(self) -> int:

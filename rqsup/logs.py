@@ -1,4 +1,4 @@
-"""Logs: set up alike for the master, the zygote, the workers and the commands.
+"""Logs: structlog, set up alike for the master, the zygote, the workers and the commands.
 
 Each event is one line on standard error, written by one system call, so that lines of several
 processes do not mix. A log can never stop the process that writes it: a line that cannot be
@@ -15,14 +15,16 @@ import json
 import logging
 import os
 import re
-import select
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal, TextIO
+
+import structlog
 
 from rqsup.context import current_job
 from rqsup.errors import NoCurrentJob
-from rqsup.logger import LEVELS, Logger, Outlet
+from rqsup.log_lines import Lines as Lines  # noqa: PLC0414 - what `configure` returns
+from rqsup.log_lines import open_file
 from rqsup.settings import LogSettings
 
 Format = Literal["json", "console", "journal"]
@@ -30,8 +32,6 @@ Fields = MutableMapping[str, Any]
 
 #: Longest line in bytes; the rest is cut. The journal's own limit is 48 KiB.
 LINE_BYTES = 32_768
-#: Longest wait for a reader that does not read, in ms; after one such wait lines are dropped at once.
-STALL_MS = 100
 #: Priorities of syslog, as journald reads them in `<N>` (sd-daemon(3)).
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 #: What can forge or hide text on a terminal or in a file: control characters C0 and C1, line and
@@ -39,38 +39,9 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+#: structlog keeps the field name `logger` for itself until an event is rendered.
+_NAME = "logger_name"
 _HEAD = ("time", "level", "logger", "event")
-
-
-class Lines:
-    """The way out: whole lines to one file descriptor. `dropped` counts what could not be written."""
-
-    __slots__ = ("_stalled", "_torn", "dropped", "fd")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.dropped = 0
-        self._stalled = False
-        self._torn = False
-
-    def write(self, line: bytes) -> None:
-        """Write a line, or count it as dropped when the descriptor is closed, full or not read."""
-        # A line that was cut by a full pipe is ended first, so that this one stands alone.
-        data = b"\n" + line if self._torn else line
-        try:
-            written = os.write(self.fd, data) if self._writable() else 0
-        except (OSError, ValueError):
-            written = 0  # counted below; there is no other place to tell it
-        if written:
-            self._torn = written < len(data)
-        if written < len(data):
-            self.dropped += 1
-
-    def _writable(self) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, select.POLLOUT)
-        self._stalled = not poll.poll(0 if self._stalled else STALL_MS)
-        return not self._stalled
 
 
 class _StandardLogging(logging.Handler):
@@ -110,20 +81,84 @@ def configure(
     """Set up all logs of this process; may be called again, after a fork or with other settings.
 
     Args:
-        stream: where to; default standard error.
+        stream: where to, unless the settings name a file; default standard error.
         environ: environment variables; default the process's own.
 
     Returns:
         the way out, which counts dropped lines.
     """
     environ = os.environ if environ is None else environ
-    lines = Lines(_descriptor(sys.stderr if stream is None else stream))
+    stderr = _descriptor(sys.stderr if stream is None else stream)
+    lines = Lines(open_file(settings.file), settings.file) if settings.file else Lines(stderr)
+    _Current.lines, _Current.tap = lines, None
     chosen = choose_format(settings, lines.fd, environ)
-    level = LEVELS[settings.level]
-    _outlet.threshold, _outlet.timed, _outlet.writer = level, chosen != "journal", lines
-    _outlet.render = _Renderer(chosen, colours=os.isatty(lines.fd) and "NO_COLOR" not in environ)
+    level = _Current.level = getattr(logging, settings.level.upper())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            _tap,
+            *([] if chosen == "journal" else [structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")]),
+            structlog.processors.format_exc_info,
+            _Renderer(chosen, colours=os.isatty(lines.fd) and "NO_COLOR" not in environ),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: lines,
+        # A reload may change the level; a cached logger would keep the old one.
+        cache_logger_on_first_use=False,
+    )
     _adopt_standard_logging(level)
     return lines
+
+
+class _Current:
+    """The way out that `configure` set up last."""
+
+    lines: Lines | None = None
+    level: int = logging.INFO
+    tap: Callable[[Fields], None] | None = None
+
+
+def tap(take: Callable[[Fields], None]) -> None:
+    """Have this function see the fields of each event from info on, also of those that `log.level` keeps out of the log."""
+    _Current.tap = take
+    level = min(_Current.level, logging.INFO)
+    # What is not named here stays as it was.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+
+
+def _tap(_logger: object, method: str, fields: Fields) -> Fields:
+    if _Current.tap is not None:
+        if method != "debug":
+            _Current.tap(dict(fields))
+        if getattr(logging, method.upper(), logging.INFO) < _Current.level:
+            raise structlog.DropEvent
+    return fields
+
+
+def reopen() -> None:
+    """Go over to a new log file now, if the old one was renamed; without this, the next line does."""
+    if _Current.lines is not None:
+        _Current.lines.follow()
+
+
+def keep(stderr: int) -> None:
+    """Write to this duplicate of standard error from now on: descriptor 2 will be something else."""
+    if _Current.lines is not None and not _Current.lines.path:
+        _Current.lines.fd = stderr
+
+
+def descriptor() -> int:
+    """The descriptor that this process's log lines go to; -1 before `configure`."""
+    return -1 if _Current.lines is None else _Current.lines.fd
+
+
+def journal_reads(fd: int, environ: Mapping[str, str]) -> bool:
+    """True when systemd's journal reads this descriptor, as JOURNAL_STREAM says (systemd.exec(5))."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _adopt_standard_logging(level: int) -> None:
@@ -135,9 +170,10 @@ def _adopt_standard_logging(level: int) -> None:
         root.setLevel(level)
 
 
-def get_logger(name: str, **fields: Any) -> Logger:
+def get_logger(name: str, **fields: Any) -> structlog.typing.FilteringBoundLogger:
     """A logger with a name and constant fields; it follows later calls of `configure`."""
-    return Logger(_outlet, name, fields)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**{_NAME: name}, **fields)
+    return logger
 
 
 def choose_format(settings: LogSettings, fd: int, environ: Mapping[str, str]) -> Format:
@@ -145,8 +181,7 @@ def choose_format(settings: LogSettings, fd: int, environ: Mapping[str, str]) ->
     if settings.format != "auto":
         return settings.format
     try:
-        found = os.fstat(fd)
-        if environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
+        if journal_reads(fd, environ):
             return "journal"
         return "console" if os.isatty(fd) else "json"
     except OSError:
@@ -161,7 +196,9 @@ class _Renderer:
         self._colours = colours and not self._journal
         self._render = _as_json if chosen == "json" else self._as_text
 
-    def __call__(self, fields: Fields) -> bytes:
+    def __call__(self, _logger: object, _method: str, fields: Fields) -> bytes:
+        if _NAME in fields:
+            fields["logger"] = fields.pop(_NAME)
         try:
             return _cut(self._render(fields))
         except Exception as fault:  # noqa: BLE001 - a value of any class must not stop its process; the line tells it
@@ -232,7 +269,3 @@ def _descriptor(stream: TextIO | None) -> int:
         return stream.fileno() if stream is not None else 2
     except (OSError, ValueError):
         return 2  # a stand-in without a descriptor, such as a test runner's
-
-
-#: Until `configure` is called, events go to standard error for people to read.
-_outlet = Outlet(_Renderer("console", colours=False), Lines(2))

@@ -107,6 +107,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recycle_jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     #: Part of the workers that may be replaced at the same time, at least one.
     recycle_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    #: Part of the workers that a reload replaces at the same time, at least one; their memory comes on top meanwhile.
+    reload_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    #: leaf = a cgroup for each worker, instead of one shared with the master, so that nothing a job started outlives it. Needs a delegated cgroup v2.
+    cgroups: Literal["shared", "leaf"] = "shared"
+    #: After an OOM kill of a worker: continue, or fail = drain and end with exit status 71.
+    oom: Literal["continue", "fail"] = "continue"
 
 
 class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +126,29 @@ class CanarySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_errors: Count = 0
     #: Seconds after which too few jobs have come to judge by, and the reload goes on.
     timeout: Positive = 60.0
+
+
+class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What tasks with isolation="sandbox" may do. 0 = no limit."""
+
+    #: Protections without which the application is refused; the others are used where the machine has them.
+    require: list[Literal["landlock", "seccomp", "network"]] = msgspec.field(default_factory=list)
+    #: Files and folders that jobs may read, besides Python and the application.
+    read: list[str] = msgspec.field(default_factory=list)
+    #: Folders that jobs may write to, besides their own temporary one.
+    write: list[str] = msgspec.field(default_factory=list)
+    #: Processes and threads of this user (RLIMIT_NPROC); root is exempt.
+    nproc: Count = 512
+    #: Bytes of address space beyond the worker's own (RLIMIT_AS).
+    address_space: Count = 4294967296
+    #: Bytes of memory beyond the worker's own (RLIMIT_DATA).
+    data: Count = 1073741824
+    #: Bytes of one file (RLIMIT_FSIZE).
+    fsize: Count = 268435456
+    #: Open files (RLIMIT_NOFILE).
+    nofile: Count = 256
+    #: Seconds of CPU time (RLIMIT_CPU).
+    cpu: Count = 600
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,8 +185,25 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     #: auto = console on a terminal, else json. journal = console text with a journald level in front.
     format: Literal["auto", "json", "console", "journal"] = "auto"
+    #: File to write to instead of standard error; reopened after a rename, at once on USR1.
+    file: str = ""
     #: Lowest level written.
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class OutputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What jobs print: their standard output and error, also of C code and of programs that they start."""
+
+    #: True = lines go to the journal or the log with the job's id; false = straight to the master's own descriptors.
+    capture: bool = True
+    #: Most bytes of one line; the rest is cut.
+    line_bytes: Annotated[int, msgspec.Meta(ge=64, le=16384)] = 4096
+    #: Most lines per second of one worker; what is beyond is counted and dropped.
+    lines_per_s: AtLeastOne = 200
+    #: Most lines per second of all workers together.
+    pool_lines_per_s: AtLeastOne = 2000
+    #: Bytes that a worker's pipe holds while the master is busy; the kernel may allow an unprivileged user less.
+    pipe_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1048576)] = 262144
 
 
 class AutoscaleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,6 +235,10 @@ class PressureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     low: Annotated[float, msgspec.Meta(ge=0, le=100)] = 5.0
     #: File to read; empty = the one that systemd names (MEMORY_PRESSURE_WATCH), else the machine's.
     path: str = ""
+    #: True = also shed load when systemd's own watch (MEMORY_PRESSURE_WATCH and _WRITE) rings.
+    watch: bool = True
+    #: Seconds that load is shed after it rang.
+    hold: Positive = 5.0
     #: Seconds between two looks.
     interval: Annotated[float, msgspec.Meta(ge=0.05, le=LONGEST_S)] = 1.0
 
@@ -229,11 +279,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespace: Namespace = "default"
     redis: RedisSettings = RedisSettings()
     workers: WorkerSettings = WorkerSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     canary: CanarySettings = CanarySettings()
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()
     control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()
+    output: OutputSettings = OutputSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
     pressure: PressureSettings = PressureSettings()
     producer: ProducerSettings = ProducerSettings()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 
 from rqsup.envelope import check_name
 from rqsup.job import Level
 from rqsup.limits import Limits, parse_limits
 from rqsup.retry import Backoff
+
+#: Where a task's jobs run: in the worker; in a process for each job; in such a process with few rights.
+Isolation = Literal["inline", "fork", "sandbox"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +32,8 @@ class Task(Generic[P, R]):
     #: Soft timeout of one attempt in seconds; None = `workers.job_timeout`.
     timeout_s: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
+    #: Where its jobs run (docs/isolation.md).
+    isolation: Isolation = "inline"
     #: Resources that one run may take; None = no limits but the worker's.
     limits: Limits | None = None
 
@@ -57,6 +62,7 @@ def task(
     max_attempts: int = ...,
     timeout: float | None = ...,
     backoff: Backoff | None = ...,
+    isolation: Isolation = ...,
     limits: Mapping[str, int] | None = ...,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
@@ -69,6 +75,7 @@ def task(
     max_attempts: int = 5,
     timeout: float | None = None,
     backoff: Backoff | None = None,
+    isolation: Isolation = "inline",
     limits: Mapping[str, int] | None = None,
 ) -> Any:
     """Declare a function as a task.
@@ -80,6 +87,8 @@ def task(
         max_attempts: attempts that may end in an error, 1 or more.
         timeout: soft timeout of one attempt in seconds.
         backoff: delays between attempts.
+        isolation: `inline` runs its jobs in the worker, `fork` each in a process of its own, `sandbox` in
+            one that may not reach files, network or other processes.
         limits: resources of one run, enforced by the kernel: `data`, `fsize` (bytes), `cpu` (seconds), `nofile`.
 
     Raises:
@@ -96,12 +105,16 @@ def task(
             max_attempts=max_attempts,
             timeout_s=timeout,
             backoff=backoff or Backoff(),
+            isolation=isolation,
             limits=_parse_limits(limits, name or function.__qualname__) if limits else None,
         )
         if max_attempts < 1:
             raise ValueError(f"task {declared.name!r}: max_attempts must be 1 or more, not {max_attempts}")
         if timeout is not None and timeout <= 0:
             raise ValueError(f"task {declared.name!r}: timeout must be more than 0 s, not {timeout}")
+        if isolation not in get_args(Isolation):
+            known = ", ".join(get_args(Isolation))
+            raise ValueError(f"task {declared.name!r}: unknown isolation {isolation!r}; choose one of {known}")
         _register(declared)
         return declared
 

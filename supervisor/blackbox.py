@@ -7,24 +7,13 @@ and setting it to 0 empties the box. The worker's end is rqsup/workers/blackbox.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
 import time
 
-from rqsup.workers.blackbox import DUMP
+from rqsup.workers.blackbox import ANSWER_S, BOX_BYTES, DUMP, LOOK_S, QUIET_S, empty, last_words, read, written
 
-#: Size of a box: some deep stacks. Only what is written takes memory.
-BOX_BYTES = 1 << 18
-#: Longest wait for an answer, seconds: a worker that is stopped, or hangs in the kernel, gives none.
-ANSWER_S = 0.2
-#: Pause between two looks, and how long nothing more must have come, seconds: a dump has no end mark.
-LOOK_S, QUIET_S = 0.003, 0.012
-#: Most characters of one worker's stacks that are kept: both ends, since the thread that matters may be the last.
-STACK_CHARS = 16_000
-#: What faulthandler writes first when a process dies.
-FATAL = "Fatal Python error"
 #: In place of the stacks of a worker that does not answer.
 SILENT = "(no answer: the worker is stopped, or hangs in the kernel)"
 
@@ -47,7 +36,7 @@ class BlackBox:
         """
         try:
             async with asyncio.timeout(ANSWER_S), self._lock:
-                self._empty()
+                empty(self.descriptor)
                 signal.pidfd_send_signal(pidfd, DUMP)
                 await self._until_quiet()
         except (TimeoutError, OSError):
@@ -57,14 +46,11 @@ class BlackBox:
 
     def read(self) -> str:
         """What is in the box, shortened."""
-        if self.descriptor < 0:
-            return ""
-        return shorten(os.pread(self.descriptor, self._written(), 0).decode("ascii", "replace"))
+        return read(self.descriptor)
 
     def last_words(self) -> str:
         """What the process wrote while it died; empty when it died in silence."""
-        text = self.read()
-        return text[text.index(FATAL) :] if FATAL in text else ""
+        return last_words(self.read())
 
     def close(self) -> None:
         """Give the memory back."""
@@ -76,30 +62,6 @@ class BlackBox:
         seen, since = 0, time.monotonic()
         while not (seen and time.monotonic() - since >= QUIET_S):
             await asyncio.sleep(LOOK_S)
-            written = self._written()
-            if written != seen:
-                seen, since = written, time.monotonic()
-
-    def _written(self) -> int:
-        # Closed meanwhile: the worker died and was reaped while it was asked.
-        if self.descriptor < 0:
-            return 0
-        with contextlib.suppress(OSError):
-            return min(os.lseek(self.descriptor, 0, os.SEEK_CUR), BOX_BYTES)
-        return 0
-
-    def _empty(self) -> None:
-        if self.descriptor >= 0:
-            os.lseek(self.descriptor, 0, os.SEEK_SET)
-
-
-def shorten(text: str, limit: int = STACK_CHARS) -> str:
-    r"""Both ends of a long text.
-
-    >>> shorten("abcdefgh", 4)
-    'ab\n  ...\ngh'
-    """
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n  ...\n{text[-half:]}"
+            now_written = written(self.descriptor)
+            if now_written != seen:
+                seen, since = now_written, time.monotonic()

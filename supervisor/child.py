@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
 import time
 from dataclasses import dataclass, field
@@ -12,9 +11,11 @@ from pathlib import Path
 
 from rqsup.settings import Settings
 from rqsup.supervisor.blackbox import BlackBox
+from rqsup.supervisor.drain import OutputPipe
 from rqsup.supervisor.patience import Patience, Stillness
 from rqsup.supervisor.plan import ChildView, Overdue, Phase
 from rqsup.workers.assignment import EXIT_BROKEN, Assignment
+from rqsup.workers.endings import describe_exit, describe_signal
 from rqsup.workers.slot import CurrentJob, Order, Slot, Spent, WorkerState
 
 #: Seconds that a worn worker has to settle a job which ended just before its hard deadline.
@@ -30,6 +31,8 @@ class Verdict:
     charge: bool
     #: That job's id; empty = whichever it is in when it dies.
     job: str = ""
+    #: True when that job shall not run again: an operator had it killed.
+    condemn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Child:
     abandoned: str = ""
     #: Why it will not become ready, by its own account.
     unfit: str = ""
+    #: What its jobs print; None = not captured.
+    output: OutputPipe | None = None
     was_ready: bool = field(default=False)
     #: Its own random number in [0, 1), so that equal workers are not worn at the same time.
     luck: float = field(default_factory=random.random)
@@ -128,9 +133,15 @@ class Child:
             "after_ms": round(1000 * (now - self.forked_at), 1),
         }  # fmt: skip
 
+    def descriptors(self) -> list[int]:
+        """What it gets at its fork besides its channel: black box, and output pipe if there is one."""
+        return [self.box.descriptor if self.box else -1, *([self.output.its] if self.output else [])]
+
     def close(self) -> None:
         """Give back what the master holds of it."""
         self.channel.close()
+        if self.output is not None:
+            self.output.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -159,20 +170,10 @@ class Death:
     seen_at: float
     #: Where its threads were; empty when nobody asked and it died in silence.
     stack: str = ""
-
-
-#: What a signal means when nobody of ours sent it.
-SIGNAL_WORDS = {
-    signal.SIGKILL: "killed by SIGKILL, not by rqsup: an operator, or the kernel because memory ran out",
-    signal.SIGSEGV: "segmentation fault (SIGSEGV) in C code",
-    signal.SIGABRT: "aborted (SIGABRT): C code or the interpreter found itself corrupt",
-    signal.SIGBUS: "bus error (SIGBUS) in C code, or a mapped file was cut",
-    signal.SIGFPE: "arithmetic error (SIGFPE) in C code",
-    signal.SIGILL: "illegal instruction (SIGILL) in C code",
-    signal.SIGXCPU: "CPU time limit (SIGXCPU)",
-    signal.SIGXFSZ: "file size limit (SIGXFSZ)",
-    signal.SIGSYS: "forbidden system call (SIGSYS)",
-}
+    #: Id of the job that goes to the dead letters, because an operator had it killed.
+    condemned: str = ""
+    #: True when the kernel killed it for lack of memory.
+    oom: bool = False
 
 
 def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evidence = NOTHING_LEFT) -> Death:
@@ -194,6 +195,8 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evide
         orderly=orderly,
         seen_at=seen_at,
         stack="" if orderly else evidence.stack,
+        condemned=verdict.job if verdict and verdict.condemn else "",
+        oom=bool(evidence.oom),
     )
 
 
@@ -206,26 +209,14 @@ def _own_account(child: Child, *, left: bool) -> str:
 
 def _in_words(verdict: Verdict | None, ended: os.waitid_result, job: CurrentJob | None, evidence: Evidence) -> str:
     if verdict is not None:
-        return f"{verdict.reason}; killed by its master"
+        return verdict.reason if verdict.reason.startswith("killed") else f"{verdict.reason}; killed by its master"
     if ended.si_code == os.CLD_EXITED:
         if job is not None:
-            return f"the process exited with status {ended.si_status} in the middle of the job (os._exit or the like)"
+            return describe_exit(ended.si_status)
         if ended.si_status == EXIT_BROKEN:
             return "the worker's own code failed; its log has the traceback"
         return f"exited with status {ended.si_status}"
-    if ended.si_status not in set(signal.Signals):
-        # Real-time signals have no names but the first and the last.
-        return f"killed by signal {ended.si_status}, not by rqsup"
-    return _signal_words(signal.Signals(ended.si_status), evidence)
-
-
-def _signal_words(number: signal.Signals, evidence: Evidence) -> str:
-    if number is signal.SIGKILL and evidence.oom is not None:
-        if evidence.oom:
-            peak_mb = evidence.peak_bytes / 1e6
-            return f"killed by the kernel because memory ran out (OOM); it held up to {peak_mb:,.0f} MB"
-        return "killed by SIGKILL, not by rqsup: an operator or another program (the kernel counted no OOM kill)"
-    return SIGNAL_WORDS.get(number, f"killed by {number.name}, not by rqsup")
+    return describe_signal(ended.si_status, oom=evidence.oom, peak_bytes=evidence.peak_bytes)
 
 
 def overdue_verdict(overdue: Overdue, child: Child, now: float, occasion: str = "") -> Verdict:
@@ -238,6 +229,15 @@ def overdue_verdict(overdue: Overdue, child: Child, now: float, occasion: str = 
     if overdue is Overdue.IDLE:
         return Verdict(f"{overdue} for {now - child.stillness.since:.1f} s", charge=False)
     return Verdict(f"{occasion}: {overdue}" if occasion else str(overdue), charge=False)
+
+
+def occasion(child: Child, *, stopping: bool, wanted: int) -> str:
+    """Why a draining worker has to leave, in a word."""
+    if child.phase is not Phase.DRAINING:
+        return ""
+    if stopping:
+        return "stop by the operator"
+    return "reload" if child.assignment.generation != wanted else "fewer workers wanted"
 
 
 def drain_deadline(child: Child, now: float, settings: Settings) -> float:

@@ -16,8 +16,11 @@ from rqsup.job import LEVEL_LABELS
 from rqsup.logs import get_logger
 from rqsup.settings import MAX_WORKERS
 from rqsup.store.keys import Keys
+from rqsup.supervisor.events import EVENTS_KEPT
+from rqsup.supervisor.execution import kill_job
 from rqsup.supervisor.picture import MemoryMeter, count_busy, count_ready, view_worker
 from rqsup.supervisor.ports import metrics
+from rqsup.supervisor.ports.control import Teller
 from rqsup.supervisor.snapshot import VERSION, Snapshot
 from rqsup.supervisor.stacks import take_stacks
 
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines about a stop that takes its time.
 STOP_REPORT_S = 5.0
+#: Most clients that may follow the events: the control socket is for others, too.
+FOLLOWER_LIMIT = 8
 #: Counters that exist from the start, so that a metric shows 0 and not nothing.
 COUNTERS = (
     "crashed", "returned", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped", "recycled", "memory_kills",
+    "output_lines", "output_dropped",
 )  # fmt: skip
 
 
@@ -43,7 +49,7 @@ class Commands:
         self._dead: int | None = None
         self._log = get_logger("master")
 
-    async def handle(self, command: str, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+    async def handle(self, command: str, arguments: dict[str, Any], tell: Teller) -> dict[str, Any]:
         """Carry out one command of the control socket.
 
         Raises:
@@ -64,11 +70,23 @@ class Commands:
                 self._master.set_quiet(command == "quiet")
             case "scale":
                 answer = self._scale(arguments)
-            case "stacks":
-                answer = {"workers": await take_stacks(self._master.pool, arguments.get("pid"))}
+            case "stacks" | "queues" | "events" | "kill":
+                answer = await self._watch(command, arguments, tell)
             case _:
                 raise CommandRefused(f"unknown command {command!r}")
         return answer
+
+    async def _watch(self, command: str, arguments: dict[str, Any], tell: Teller) -> dict[str, Any]:
+        """What an operator asks who looks at the pool, and what he does about a job that he sees there."""
+        match command:
+            case "stacks":
+                return {"workers": await take_stacks(self._master.pool, arguments.get("pid"))}
+            case "queues":
+                return await self._queues()
+            case "events":
+                return await self._events(arguments, tell)
+            case _:
+                return await self._kill(arguments, tell)
 
     async def reload_quietly(self) -> None:
         """Reload on a signal: nobody waits for the answer, the log has it."""
@@ -82,7 +100,10 @@ class Commands:
         master = self._master
         children = sorted(master.pool.children.values(), key=lambda child: child.number)
         self._meter.forget(child.pid for child in children)
-        totals = dict.fromkeys(COUNTERS, 0) | dict(master.counters) | master.pool.board.totals()
+        board = master.pool.board.totals()
+        # Jobs that died with their workers are counted here, those that died in processes of their own by the workers.
+        board["crashed"] += master.counters["crashed"]
+        totals = dict.fromkeys(COUNTERS, 0) | dict(master.counters) | board
         return Snapshot(
             version=VERSION,
             pool=master.settings.pool,
@@ -107,6 +128,7 @@ class Commands:
             target_by=master.staffing.source,
             shedding=master.shedder.reason,
             longest_turn_s=round(master.clock.longest_s, 4),
+            sandbox=master.rollout.protections,
         )
 
     def status_line(self) -> str:
@@ -169,12 +191,17 @@ class Commands:
 
     async def _reload(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
         master = self._master
+
+        def step(text: str) -> None:
+            self._log.info("reload", step=text)
+            tell(text)
+
         # A dead zygote is no hindrance: the reload brings its own, and may be what heals the pool.
         if not master.rollout.wanted:
             raise CommandRefused("nothing to reload: this master runs no workers (yet)")
         master.notifier.reloading()
         try:
-            await master.rollout.reload(tell, wait=arguments.get("wait"))
+            await master.rollout.reload(step, wait=arguments.get("wait"))
         finally:
             # Always, also after a failure: else systemd waits for the end of the reload.
             master.notifier.ready(self.status_line())
@@ -192,12 +219,36 @@ class Commands:
                     await master.farewell.over.wait()
         return {"drained": not master.farewell.late}
 
+    async def _queues(self) -> dict[str, Any]:
+        """Ready jobs by queue and level, scheduled and dead ones; null while Redis does not answer."""
+        await self._read_depths()
+        depths: dict[str, dict[str, int]] | None = None if self._depths is None else {}
+        for (queue, level), length in (self._depths or {}).items():
+            if depths is not None:
+                depths.setdefault(queue, {})[level] = length
+        return {"ready": depths, "scheduled": self._scheduled, "dead": self._dead}
+
+    async def _events(self, arguments: dict[str, Any], tell: Teller) -> dict[str, Any]:
+        events, last = self._master.events, arguments.get("last", EVENTS_KEPT)
+        if not isinstance(last, int) or last < 0:
+            raise CommandRefused(f"last must be a number from 0, not {last!r}")
+        if events.followers >= FOLLOWER_LIMIT:
+            raise CommandRefused(f"{FOLLOWER_LIMIT} others follow the events already: end one of them")
+        await events.tell(tell, last=last, follow=bool(arguments.get("follow")))
+        return {}
+
+    async def _kill(self, arguments: dict[str, Any], tell: Teller) -> dict[str, Any]:
+        job_id = arguments.get("job")
+        if not isinstance(job_id, str) or not job_id:
+            raise CommandRefused("name the job by its id: `rqsup status` shows what runs")
+        return await kill_job(self._master, job_id, uid=tell.uid, requeue=bool(arguments.get("requeue")))
+
     def _scale(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if arguments.get("reset"):
             self._master.scale(None)
             return {"target": self._master.target}
         workers = arguments.get("workers")
-        if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
+        if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:
             raise CommandRefused(f"workers must be a number from 1 to {MAX_WORKERS}, not {workers!r}")
         self._master.scale(workers)
         return {"target": workers}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from rqsup.logs import get_logger
+from rqsup.supervisor import exits
 from rqsup.supervisor.child import Child, Verdict
 from rqsup.supervisor.picture import count_busy
 from rqsup.supervisor.plan import Phase
@@ -34,6 +35,8 @@ class Farewell:
         self.deadline = 0.0
         #: True when the deadline passed before all jobs were done.
         self.late = False
+        #: True when it began because memory ran out (`workers.oom: fail`).
+        self.starved = False
         self.over = asyncio.Event()
         self.asked = asyncio.Event()
         self._finishing = False
@@ -43,6 +46,13 @@ class Farewell:
     def begun(self) -> bool:
         """True once the master stops."""
         return self.asked.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        """How the master's end is told to whoever started it."""
+        if self.starved:
+            return exits.OUT_OF_MEMORY
+        return exits.DRAIN_TIMED_OUT if self.late else exits.OK
 
     @property
     def left_s(self) -> float:
@@ -59,6 +69,11 @@ class Farewell:
                     # A worn worker may have been given longer, when nobody waited for it.
                     child.deadline = min(child.deadline, self.deadline)
             self._log.info("stopping", busy=count_busy(self._pool.children.values()), drain_timeout_s=drain_timeout_s)
+
+    def starve(self) -> None:
+        """The end that is to begin comes from an OOM kill, which is to be told."""
+        self.starved = True
+        self._log.critical("a worker ran out of memory, and workers.oom is fail: draining, to end with status 71")
 
     def hurry(self, grace_s: float) -> None:
         """Go to the next stage: have the jobs give up, or, when they were told so already, end all workers."""

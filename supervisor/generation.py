@@ -25,6 +25,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.workers.assignment import Assignment
+from rqsup.workers.isolation.sandbox import Protection
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0
@@ -52,6 +53,7 @@ class Generation:
         self.number = number
         self.settings = settings
         self.tasks: list[str] = []
+        self.protections: list[Protection] = []
         self.ready = False
         #: It was told to end.
         self.closed = False
@@ -91,17 +93,22 @@ class Generation:
             self.close()
             raise
         self.tasks, self.ready = prepared.tasks, True
+        self.protections = prepared.protections
         self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
         if not prepared.tasks:
             self._log.warning("the application declares no task, so each job is buried: name its modules in `app`")
 
-    def fork(self, assignment: Assignment, channel: socket.socket, box: int) -> None:
-        """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it."""
+    def fork(self, assignment: Assignment, descriptors: list[int]) -> None:
+        """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it.
+
+        Args:
+            descriptors: what the worker gets, in this order: channel, black box, output pipe if there is one.
+        """
         if self._socket is None or self.closed:
             self._on_refused(ForkRefused(assignment.worker, "the zygote is gone"))
             return
         try:
-            socket.send_fds(self._socket, [encode(ForkWorker(assignment))], [channel.fileno(), box])
+            socket.send_fds(self._socket, [encode(ForkWorker(assignment))], descriptors)
         except OSError as fault:
             self._on_refused(ForkRefused(assignment.worker, f"the zygote does not answer: {fault}"))
 

@@ -1,9 +1,8 @@
 """The master: one event loop that wakes, reads, decides and acts.
 
-1. Opens its ports, waits for Redis, has the first zygote import the application.
-2. Turns the loop: each signal, death, readiness, command or deadline has the plan look at the pool.
-3. Beside it run the upkeep tasks: beats and recoveries, reaper, scheduler.
-4. Stops in order: workers drain until one deadline, what is left is killed, its jobs go back, ports close.
+1. Opens its ports; the opening waits for Redis and the first zygote, and starts the upkeep tasks beside the loop.
+2. Turns the loop: each signal, death, readiness, command or deadline has the plan look at the pool, and the hand act.
+3. Stops in order: workers drain until one deadline, what is left is killed, its jobs go back, ports close.
 """
 
 from __future__ import annotations
@@ -13,19 +12,23 @@ import ctypes
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-from rqsup.logs import get_logger
+from rqsup.logs import get_logger, reopen, tap
 from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
-from rqsup.store.connection import persistence_warning
-from rqsup.supervisor import exits, signals
-from rqsup.supervisor.child import Child, Death, drain_deadline, overdue_verdict
+from rqsup.supervisor import signals
+from rqsup.supervisor.child import Child, Death
 from rqsup.supervisor.commands import Commands
+from rqsup.supervisor.drain import Sink
+from rqsup.supervisor.events import Events
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
+from rqsup.supervisor.hand import Hand
+from rqsup.supervisor.leaves import Leaves
+from rqsup.supervisor.opening import Opening
 from rqsup.supervisor.picture import count_ready
-from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Phase, Spawn, View, decide, next_deadline
+from rqsup.supervisor.plan import View, decide, next_deadline
 from rqsup.supervisor.pool import Pool, host_name
 from rqsup.supervisor.ports.control import ControlPort
 from rqsup.supervisor.ports.http import HttpPort
@@ -36,11 +39,8 @@ from rqsup.supervisor.rollout import Rollout
 from rqsup.supervisor.staffing import Staffing
 from rqsup.supervisor.stall import Stall
 from rqsup.supervisor.turns import TurnClock
-from rqsup.supervisor.upkeep.idle import IdleWatch
 from rqsup.supervisor.upkeep.inspector import Inspector
-from rqsup.supervisor.upkeep.reaper import Reaper
 from rqsup.supervisor.upkeep.registry import Registry
-from rqsup.supervisor.upkeep.scheduler import Scheduler
 from rqsup.supervisor.upkeep.shedder import Shedder
 from rqsup.workers.slot import Order
 from rqsup.workers.title import set_title
@@ -56,28 +56,28 @@ CLOSE_S = 5.0
 
 
 class Master:
-    """Supervises one pool of workers. `load` reads the configuration again for a reload, `clock` measures its loop."""
+    """Supervises one pool of workers. `config` is the file that a reload reads again, `clock` measures its loop."""
 
-    def __init__(
-        self, settings: Settings, *, load: Callable[[], Settings], clock: TurnClock, role: Role = Role.ALL
-    ) -> None:
+    def __init__(self, settings: Settings, *, config: str | None, clock: TurnClock, role: Role = Role.ALL) -> None:
         self.role = role
         self._running = False
         self.started_at = time.monotonic()
         self.counters: Counter[str] = Counter()
+        self.events = Events()
         self.quiet = False
         self.metrics_address = ""
         self.lag_s = 0.0
         self.clock = clock
         self.notifier = Notifier.from_environment()
         self.store = AsyncStore(settings.redis)
-        self.rollout = Rollout(settings=settings, load=load, target=lambda: self.target, on_change=self.look)
+        self.rollout = Rollout(settings=settings, config=config, target=lambda: self.target, on_change=self.look)
         self.pool = Pool(
             host=host_name(),
             slots=2 * MAX_WORKERS,
             on_change=self.look,
             on_ready=self._worker_ready,
             on_death=self._worker_died,
+            sink=Sink(lambda: self.rollout.settings, self.counters),
         )
         self.registry = Registry(
             store=self.store, pool=self.pool, settings=lambda: self.rollout.settings, counters=self.counters
@@ -91,6 +91,11 @@ class Master:
             held=lambda: self.pool.order is Order.QUIET,
         )  # fmt: skip
         self.farewell = Farewell(pool=self.pool, in_debt=lambda: self.registry.in_debt)
+        self._opening = Opening(self)
+        self._hand = Hand(
+            pool=self.pool, rollout=self.rollout, registry=self.registry, farewell=self.farewell,
+            settings=lambda: self.settings,
+        )  # fmt: skip
         self._commands = Commands(self)
         self._control = ControlPort(settings.control.socket, self._commands.handle, pool=settings.pool)
         self._http = HttpPort(
@@ -129,18 +134,20 @@ class Master:
             RqsupError: it could not start: the socket or a port is taken, Redis is not there or unfit,
                 the application cannot be imported.
         """
+        tap(self.events.take)
         # Workers are forked twice, and jobs may leave processes behind: all of them become our children.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
         set_title(f"master [{self.settings.pool}] starting")
         await self._control.start()
         try:
+            self.pool.leaves = Leaves.open(self.settings)
             signals.install(asyncio.get_running_loop(), self._on_signal)
             await self._open_http()
             if await self._start():
                 await self.farewell.over.wait()
         finally:
             await self._close()
-        return exits.DRAIN_TIMED_OUT if self.farewell.late else exits.OK
+        return self.farewell.exit_code
 
     def look(self) -> None:
         """Have the plan look at the pool soon; many calls make one look."""
@@ -160,6 +167,7 @@ class Master:
     def set_quiet(self, quiet: bool) -> None:
         """Stop or resume fetching; running jobs go on."""
         self.quiet = quiet
+        self._log.info("quiet" if quiet else "resumed")
         self._give_order()
 
     def scale(self, workers: int | None) -> None:
@@ -186,48 +194,15 @@ class Master:
             self.metrics_address = await self._http.start(metrics.host, metrics.port)
 
     async def _start(self) -> bool:
-        """Wait for Redis, import the application, start the upkeep; False when a stop came first."""
-        starting = asyncio.create_task(self._start_steps())
-        stop = asyncio.create_task(self.farewell.asked.wait())
-        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not starting.done():
-            starting.cancel()
+        """Wait for all that the pool needs, then begin to turn; False when a stop came first."""
+        if not await self._opening.begin():
             return False
-        starting.result()
-        return True
-
-    async def _start_steps(self) -> None:
-        warning = persistence_warning(await self.store.await_server(self._redis_is_late))
-        if warning:
-            self._log.warning(warning)
-        if self.role is not Role.SCHEDULER:
-            await self.rollout.start(self.pool)
-        self.spawn_task(self.registry.run_beats())
-        self.spawn_task(self.registry.run_recoveries())
-        for upkeep in (self.inspector.run(), self.staffing.autoscaler.run(), self.shedder.run()):
-            self.spawn_task(upkeep)
-        self.spawn_task(IdleWatch(store=self.store, pool=self.pool, settings=lambda: self.settings).run())
-        if self.role in {Role.ALL, Role.SCHEDULER}:
-            scheduler = Scheduler(store=self.store, settings=lambda: self.settings, counters=self.counters)
-            reaper = Reaper(
-                store=self.store,
-                registry=self.registry,
-                settings=lambda: self.settings,
-                own=lambda: set(self.pool.children),
-            )
-            for work in (scheduler.run(), scheduler.listen(), reaper.run()):
-                self.spawn_task(work)
         # Waiting for Redis and for the application's import was no stall.
         self._stall.awake_at = time.monotonic()
         self._running = True
         self.spawn_task(self._tick_for_ever())
         self.look()
-
-    def _redis_is_late(self, fault: str, pause_s: float) -> None:
-        self._log.warning("waiting for Redis", error=fault)
-        self.notifier.status(f"waiting for Redis: {fault}")
-        self.notifier.extend_timeout(pause_s + self.settings.redis.connect_timeout + self.settings.workers.boot_timeout)
+        return True
 
     def _look(self) -> None:
         """Decide and act until there is nothing more to do, then sleep until the next deadline."""
@@ -238,7 +213,7 @@ class Master:
             actions = decide(self._view())
             if not actions:
                 break
-            if not all(self._act(action) for action in actions):
+            if not all(self._hand.act(action) for action in actions):
                 break
         self._set_timer(next_deadline(self._view()))
         self._tell_state()
@@ -256,48 +231,9 @@ class Master:
             pardon_until=self._stall.pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
             recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
+            surge=at_a_time(self.target, self.settings.workers.reload_share),
             redis_ok=self.store.ok,
         )
-
-    def _act(self, action: Action) -> bool:
-        """Carry out one action; False when it cannot be done now, and asking again would not help."""
-        match action:
-            case Spawn():
-                zygote = self.rollout.zygote
-                if not zygote or not self.pool.spawn(zygote, check=self.rollout.check):
-                    return False
-                # Redis should know the worker before it asks for jobs.
-                self.registry.hasten()
-            case Drain(worker):
-                child = self.pool.children[worker]
-                self.pool.drain(child, self.farewell.deadline or drain_deadline(child, time.monotonic(), self.settings))
-            case Abandon(worker):
-                self._abandon(self.pool.children[worker])
-            case Kill(worker, overdue):
-                self._kill_overdue(self.pool.children[worker], overdue)
-        return True
-
-    def _abandon(self, child: Child) -> None:
-        if self.farewell.begun:
-            self.farewell.passed(child)
-        grace_s = self.settings.workers.shutdown_grace
-        self.pool.abandon(child, time.monotonic() + grace_s, f"{self._occasion(child)}: {Overdue.DRAIN}")
-
-    def _kill_overdue(self, child: Child, overdue: Overdue) -> None:
-        if child.pid == 0 and overdue is Overdue.BOOT:
-            # Asked for and never forked: its zygote hangs, and would let every later request hang, too.
-            self.rollout.end_zygote(child.assignment.generation)
-        verdict = overdue_verdict(overdue, child, time.monotonic(), self._occasion(child))
-        self._log.warning("killing worker", worker=child.number, pid=child.pid, reason=verdict.reason)
-        self.pool.kill(child, verdict, ask_stack=True)
-
-    def _occasion(self, child: Child) -> str:
-        """Why a draining worker has to leave, in a word."""
-        if child.phase is not Phase.DRAINING:
-            return ""
-        if self.farewell.begun:
-            return "stop by the operator"
-        return "reload" if child.assignment.generation != self.rollout.wanted else "fewer workers wanted"
 
     def _worker_ready(self, child: Child) -> None:
         self._log.info("worker ready", **child.introduction(time.monotonic()))
@@ -315,6 +251,9 @@ class Master:
             job = death.job.id if death.job else None
             stack = {"stack": death.stack} if death.stack else {}
             self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job, **stack)
+        if death.oom and self.settings.workers.oom == "fail" and not self.farewell.begun:
+            self.farewell.starve()
+            self.stop(now=False)
 
     def _on_signal(self, number: signal.Signals) -> None:
         match number:
@@ -336,8 +275,14 @@ class Master:
             case signal.SIGCHLD:
                 self.pool.reap_strangers()
             case _:
-                # Logs go to standard error, which is the journal's or the operator's to rotate.
-                self._log.info("signal", signal=number.name)
+                self._reopen_logs()
+
+    def _reopen_logs(self) -> None:
+        reopen()
+        for child in self.pool.children.values():
+            # Looking at its orders, it looks after its log too; one in a job does that with its next line.
+            self.pool.wake(child)
+        self._log.info("logs reopened", file=self.settings.log.file)
 
     async def _tick_for_ever(self) -> None:
         interval_s = min(TICK_S, self.notifier.watchdog_interval_s or TICK_S)
@@ -380,6 +325,7 @@ class Master:
             self._timer = loop.call_later(max(0.0, deadline - time.monotonic()), self.look)
 
     async def _close(self) -> None:
+        self.events.close()
         self._set_timer(None)
         while self._tasks:
             # More than once: on Python 3.11 asyncio.wait_for, which redis-py uses, may swallow a cancellation.

@@ -9,6 +9,7 @@ import msgspec
 
 from rqsup.settings import Settings
 from rqsup.workers.assignment import Assignment
+from rqsup.workers.isolation.sandbox import Protection
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):
@@ -24,6 +25,8 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
 
     tasks: list[str]
     seconds: float
+    #: The walls of the sandbox on this machine; empty when no task asks for one.
+    protections: list[Protection] = []
 
 
 class PrepareFailed(msgspec.Struct, frozen=True, tag=True):
@@ -33,7 +36,7 @@ class PrepareFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class ForkWorker(msgspec.Struct, frozen=True, tag=True):
-    """To the zygote: fork a worker. The worker's end of its channel and its black box come along as descriptors."""
+    """To the zygote: fork a worker. As descriptors come along the worker's end of its channel, its black box, and its end of its output pipe, if any."""
 
     assignment: Assignment
 
@@ -56,6 +59,8 @@ Message = Prepare | Prepared | PrepareFailed | ForkWorker | Forked | ForkRefused
 
 #: Most bytes of one message.
 MESSAGE_BYTES = 1 << 17
+#: Most descriptors that come with one: a worker's channel, black box and output pipe.
+MESSAGE_DESCRIPTORS = 3
 #: Most characters of a reason, so that a message always fits.
 REASON_CHARS = 20_000
 

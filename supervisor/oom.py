@@ -1,7 +1,6 @@
 """Was it the kernel, short of memory, that killed a worker? Its counters of OOM kills tell.
 
-A worker's cgroup counts the processes in it that the kernel killed for lack of memory: `memory.events` in
-cgroup v2, `memory.oom_control` in v1. Where neither can be read, the whole machine's counter is taken.
+Where the counters are: rqsup/workers/oom.py, because a worker asks the same about the process of an isolated job.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: The machine's counter, for want of a cgroup's.
-MACHINE = Path("/proc/vmstat")
-#: The counter's file inside a cgroup, by the type of its file system.
-FILES = {"cgroup2": "memory.events", "cgroup": "memory.oom_control"}
+from rqsup.workers.oom import MACHINE, find_counter, read_count
 
 
 @dataclass(slots=True)
@@ -33,9 +29,9 @@ class OomWatch:
 
     _tallies: dict[Path, Tally] = field(default_factory=dict)
 
-    def counter_of(self, pid: int) -> Path:
-        """The counter that a death of this process would move; to be asked while it lives."""
-        path = find_counter(pid) or MACHINE
+    def counter_of(self, pid: int, own: Path | None = None) -> Path:
+        """The counter that a death of this process would move; to be asked while it lives. `own` = one for it alone."""
+        path = own or find_counter(pid) or MACHINE
         if path not in self._tallies:
             count = read_count(path) or 0
             self._tallies[path] = Tally(count, count)
@@ -61,48 +57,3 @@ class OomWatch:
                 continue
             tally.explained = max(tally.explained, tally.at_tick)
             tally.at_tick = count
-
-
-def read_count(path: Path) -> int | None:
-    """The number of OOM kills in a counter's file; None when it cannot be read."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
-
-
-def find_counter(pid: int) -> Path | None:
-    """The file in which a process's cgroup counts OOM kills, if there is one that can be read."""
-    try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text()
-        mounts = Path("/proc/self/mountinfo").read_text()
-    except OSError:
-        return None
-    return next((path for path in candidates(groups, mounts) if read_count(path) is not None), None)
-
-
-def candidates(groups: str, mounts: str) -> list[Path]:
-    """Where a process's counters are, from the text of /proc/PID/cgroup and /proc/PID/mountinfo (proc(5)).
-
-    >>> candidates("0::/pool.slice/a", "29 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw")
-    [PosixPath('/sys/fs/cgroup/pool.slice/a/memory.events')]
-    """
-    member: dict[str, str] = {}
-    for line in groups.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            member["cgroup2"] = path
-        elif "memory" in controllers.split(","):
-            member["cgroup"] = path
-    found = []
-    for line in mounts.splitlines():
-        mount, _, rest = line.partition(" - ")
-        root, point = mount.split()[3:5]
-        kind, _, options = rest.split(" ", 2)
-        if kind not in member or (kind == "cgroup" and "memory" not in options.split(",")):
-            continue
-        # In a container without a cgroup namespace, the mount shows a part of the tree only.
-        inside = member[kind].removeprefix(root.rstrip("/")).lstrip("/")
-        found.append(Path(point, inside, FILES[kind]))
-    return found

@@ -58,6 +58,8 @@ class View:
     children: tuple[ChildView, ...]
     #: Most workers that are recycled at the same time.
     recycle_most: int = 1
+    #: Most workers of a new generation that start at the same time while the old one still works.
+    surge: int = 1
     #: False while Redis is away: an idle worker may then be held up by it, and owes no turn.
     redis_ok: bool = True
 
@@ -100,14 +102,11 @@ class Kill:
 
 Action = Spawn | Drain | Abandon | Kill
 
-#: Workers of a new generation that start at the same time while the old one still works.
-SURGE = 1
-
 
 def decide(view: View) -> list[Action]:
     """The actions that bring the pool nearer to its target.
 
-    While another generation's workers are still active, new ones come one at a time, and an old one is
+    While another generation's workers are still active, new ones come a few at a time, and an old one is
     drained only when more than `target` are ready: so ready workers never fall below the target.
     Worn workers are replaced in the same way, a few at a time, while no other generation is active.
     """
@@ -159,8 +158,8 @@ def _spawn(view: View) -> list[Action]:
     missing = (min(1, view.target) if view.trial else view.target + _recycled(view)) - len(wanted)
     if len(wanted) < len(active):
         starting = sum(child.phase is Phase.STARTING for child in wanted)
-        room = view.target + SURGE - len(active)
-        missing = min(missing, room, SURGE - starting)
+        room = view.target + view.surge - len(active)
+        missing = min(missing, room, view.surge - starting)
     return [Spawn() for _ in range(missing)]
 
 

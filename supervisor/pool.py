@@ -22,12 +22,16 @@ import psutil
 from rqsup.logs import get_logger
 from rqsup.supervisor.blackbox import SILENT, BlackBox
 from rqsup.supervisor.child import Child, Death, Evidence, Verdict, judge
+from rqsup.supervisor.drain import Sink
 from rqsup.supervisor.generation import Generation
+from rqsup.supervisor.leaves import Leaves, end_all, oom_counter
 from rqsup.supervisor.messages import Forked, ForkRefused
 from rqsup.supervisor.oom import OomWatch
 from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.scoreboard import Scoreboard
+from rqsup.supervisor.whereabouts import ask_where
+from rqsup.worker_id import make_worker_id
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.channel import LOOK, MESSAGE_BYTES, READY, UNFIT
 from rqsup.workers.slot import Order
@@ -37,7 +41,7 @@ class Pool:
     """Owns the scoreboard and the children.
 
     `on_change` is called whenever the plan should look again, `on_ready` when a worker becomes ready,
-    `on_death` when one was reaped or could not be forked.
+    `on_death` when one was reaped or could not be forked. `sink` takes what jobs print.
     """
 
     def __init__(
@@ -48,19 +52,23 @@ class Pool:
         on_change: Callable[[], None],
         on_ready: Callable[[Child], None],
         on_death: Callable[[Death], None],
+        sink: Sink | None = None,
     ) -> None:
         self.board = Scoreboard(slots)
         self.children: dict[str, Child] = {}
         self.strangers = 0
         self.oom = OomWatch()
-        #: Children that are no workers: somebody else of the master reaps them.
+        #: Makes a cgroup for each worker; None = they share the master's.
+        self.leaves: Leaves | None = None
+        #: Children that are no workers, as zygotes: somebody else of the master reaps them.
         self.zygotes: set[int] = set()
         self.order = Order.WORK
         self._identity = f"{host}.{secrets.token_hex(4)}"
-        self._counter = itertools.count(1)
+        self._serial = itertools.count(1)
         self._on_change = on_change
         self._on_ready = on_ready
         self._on_death = on_death
+        self._sink = sink
         self._unborn = 0
         self._dumps: set[asyncio.Task[None]] = set()
         self._log = get_logger("master")
@@ -80,9 +88,11 @@ class Pool:
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         mine.setblocking(False)
         now = time.monotonic()
+        worker = make_worker_id(self._identity, generation.number, next(self._serial))
+        leaf, fault = self.leaves.make(worker) if self.leaves else ("", "")
         assignment = Assignment(
-            number=self._free_number(), worker=f"{self._identity}.{next(self._counter)}", slot=index,
-            generation=generation.number, master_pid=os.getpid(), check=check,
+            worker=worker, slot=index, number=self._free_number(), generation=generation.number,
+            master_pid=os.getpid(), check=check, mark=secrets.token_hex(8), leaf=leaf,
         )  # fmt: skip
         child = Child(
             assignment, slot, mine, now, deadline=now + generation.settings.workers.boot_timeout, box=BlackBox(),
@@ -91,7 +101,15 @@ class Pool:
         self.children[child.worker] = child
         self._unborn += 1
         with its:
-            generation.fork(assignment, its, child.box.descriptor if child.box else -1)
+            if fault:
+                self.refused(ForkRefused(worker, fault))
+                return child
+            output = generation.settings.output
+            if self._sink and output.capture:
+                child.output = self._sink.open(assignment, slot, output)
+            generation.fork(assignment, [its.fileno(), *child.descriptors()])
+        if child.output:
+            child.output.release()
         return child
 
     def forked(self, message: Forked) -> None:
@@ -103,10 +121,12 @@ class Pool:
         child.pidfd = os.pidfd_open(message.pid)
         with contextlib.suppress(psutil.Error, OSError):
             child.started_ticks = process_start(message.pid)
-        child.oom_counter = self.oom.counter_of(message.pid)
+        child.oom_counter = self.oom.counter_of(message.pid, oom_counter(child.assignment.leaf))
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._reap, child)
         loop.add_reader(child.channel, self._hear, child)
+        if child.output:
+            child.output.listen()
         if child.verdict is not None:
             self._signal(child)
 
@@ -182,6 +202,8 @@ class Pool:
 
     def reap_strangers(self) -> None:
         """Reap processes that jobs left behind and the kernel gave to us, a child subreaper."""
+        if self.leaves:
+            self.leaves.sweep()
         if self._unborn:
             # A pid that we don't know yet may be a worker of ours.
             return
@@ -199,13 +221,14 @@ class Pool:
 
     async def _ask_and_kill(self, child: Child, box: BlackBox) -> None:
         try:
-            child.stack = await box.ask(child.pidfd) or SILENT
+            child.stack = await ask_where(child, box) or SILENT
         finally:
             # Whatever became of the question, the worker ends. Unless it has: then it is reaped, and the pidfd closed.
             if child.pidfd >= 0:
                 self._signal(child)
 
     def _signal(self, child: Child) -> None:
+        end_all(child.assignment.leaf)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
@@ -236,6 +259,10 @@ class Pool:
         # While the zombie holds the pid, the group of that number is the worker's: end what its job left in it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
+        if child.slot.job_group > 1:
+            # An isolated job has died with its worker; what it started is in a group of its own.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.slot.job_group, signal.SIGKILL)
         _, _, usage = os.wait4(child.pid, 0)
         # Its last words may have come together with its death.
         self._hear(child)
@@ -256,6 +283,8 @@ class Pool:
         )
 
     def _forget(self, child: Child) -> None:
+        if self.leaves and child.assignment.leaf:
+            self.leaves.end(child.assignment.leaf)
         child.close()
         del self.children[child.worker]
         self.board.take_back(child.assignment.slot)

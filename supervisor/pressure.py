@@ -29,3 +29,8 @@ def should_shed(percent: float | None, rules: PressureSettings, *, shedding: boo
     if not rules.high or percent is None:
         return False
     return percent >= min(rules.low, rules.high) if shedding else percent >= rules.high
+
+
+def should_hold(rang_s_ago: float | None, rules: PressureSettings) -> bool:
+    """True while load should be shed because a watch rang: it tells when pressure begins, and not when it ends."""
+    return rules.watch and rang_s_ago is not None and rang_s_ago < rules.hold

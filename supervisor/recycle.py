@@ -75,7 +75,7 @@ def why_kill(memory: int, limits: Limits) -> str:
 
 
 def at_a_time(target: int, share: float) -> int:
-    """How many workers may be recycled at the same time."""
+    """How many workers may be replaced at the same time."""
     return max(1, int(target * share))
 
 

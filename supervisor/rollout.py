@@ -21,6 +21,8 @@ from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.restart import Restart
+from rqsup.supervisor.validation import validate
+from rqsup.workers.isolation.sandbox import Protection
 
 #: Settings that a running master cannot change: it would be another master.
 FIXED = ("pool", "namespace", "redis", "control", "metrics")
@@ -29,7 +31,7 @@ FIXED = ("pool", "namespace", "redis", "control", "metrics")
 class Rollout:
     """The wanted generation, and the way from one to the next.
 
-    `load` reads the configuration anew; `target` tells how many workers there should be; `on_change`
+    `config` is the file that a reload reads anew, None = only the environment; `target` tells how many workers there should be; `on_change`
     has the plan look again.
     """
 
@@ -37,11 +39,11 @@ class Rollout:
         self,
         *,
         settings: Settings,
-        load: Callable[[], Settings],
+        config: str | None,
         target: Callable[[], int],
         on_change: Callable[[], None],
     ) -> None:
-        self._load = load
+        self._config = config
         self._target = target
         self._on_change = on_change
         self._pool: Pool | None = None
@@ -76,6 +78,11 @@ class Rollout:
     def zygote(self) -> Generation | None:
         """The wanted generation, if it can fork."""
         return self._wanted if self._wanted and self._wanted.ready else None
+
+    @property
+    def protections(self) -> list[Protection]:
+        """The walls of the wanted generation's sandbox; empty when no task asks for one."""
+        return self._wanted.protections if self._wanted else []
 
     @property
     def reloading(self) -> bool:
@@ -156,7 +163,7 @@ class Rollout:
         )
 
     async def _roll(self, tell: Callable[[str], None], wait: str | None) -> None:
-        settings = self._load()
+        settings = await self._validated()
         _refuse_fixed(self.settings, settings)
         tell("configuration is fine")
         generation = await self._prepare(settings, self._next_number())
@@ -227,6 +234,10 @@ class Rollout:
         self._changed.clear()
         await self._changed.wait()
 
+    async def _validated(self) -> Settings:
+        own = self._pool.zygotes if self._pool else set()
+        return await validate(self._config, timeout_s=self.settings.workers.boot_timeout, own=own)
+
     async def _prepare(self, settings: Settings, number: int) -> Generation:
         pool = self._pool
         if pool is None:
@@ -294,5 +305,7 @@ class Rollout:
 
 def _refuse_fixed(old: Settings, new: Settings) -> None:
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    if old.workers.cgroups != new.workers.cgroups:
+        changed.append("workers.cgroups")
     if changed:
         raise ReloadFailed(f"{', '.join(changed)}: cannot change in a running master; restart it for that")

@@ -8,7 +8,7 @@ from mmap import mmap
 from rqsup.workers.slot import STRIDE, Slot, slot_at
 
 #: Counters in a slot that live on in the totals when its worker dies.
-COUNTERS = ("succeeded", "retried", "buried", "stale")
+COUNTERS = ("succeeded", "retried", "buried", "crashed", "stale")
 
 
 class Scoreboard:

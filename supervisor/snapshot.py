@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from rqsup.workers.isolation.sandbox import Protection
+
 #: Format of the picture, for programs that read `rqsup status --json`.
 VERSION = 1
 
@@ -38,7 +40,7 @@ class RecoveryView(msgspec.Struct, frozen=True):
     pid: int
     cause: str
     jobs: list[str]
-    #: Ids that reached the crash limit and went to the dead letters.
+    #: Ids that went to the dead letters: at the crash limit, or because an operator had the job killed.
     buried: list[str]
     #: Milliseconds from the moment the master saw the death until the jobs were back in their queues.
     back_after_ms: float
@@ -73,6 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     degraded: str
     #: Totals since the master started, over all workers, living and dead:
     #: succeeded retried buried crashed returned recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills
+    #: output_lines output_dropped
     counters: dict[str, int]
     workers: list[WorkerView]
     #: The latest recoveries, newest last, at most 50.
@@ -82,5 +85,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     target_by: str = "configuration"
     #: Why workers take no new jobs although nobody told them to; empty = they do.
     shedding: str = ""
+    #: The walls of the sandbox, in force or not; empty when no task asks for one.
+    sandbox: list[Protection] = []
     #: The longest that the master's loop was busy with itself between two waits.
     longest_turn_s: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.supervisor.pool import Pool
@@ -23,6 +24,7 @@ class Staffing:
     ) -> None:  # fmt: skip
         self._settings = settings
         self.scaled_to: int | None = None
+        self._log = get_logger("master")
         self.autoscaler = Autoscaler(
             store=store, pool=pool, settings=settings, on_change=on_change,
             held=lambda: self.scaled_to is not None or held(),
@@ -46,8 +48,10 @@ class Staffing:
     def scale(self, workers: int) -> None:
         """Have so many workers from now on, whatever the configuration says."""
         self.scaled_to = workers
+        self._log.info("scaled", workers=workers)
 
     def reset(self) -> None:
         """Go back to the configured number, from which the autoscaler goes on."""
         self.scaled_to = None
         self.autoscaler.start_over()
+        self._log.info("scale reset", workers=self.wanted)

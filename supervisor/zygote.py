@@ -1,4 +1,4 @@
-"""The zygote: the only process that forks, and the only file that calls `os.fork`.
+"""The zygote: the process that forks workers. (Only `workers/isolation/fork.py` forks as well: a job's own process.)
 
 The master starts it by exec, so it inherits nothing and runs new code. It imports the application
 once, freezes the heap, and forks workers on request. It has one thread, no Redis client and no
@@ -13,7 +13,6 @@ import importlib
 import os
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -22,11 +21,12 @@ from pathlib import Path
 
 from rqsup import logs
 from rqsup.errors import ForkRefused as ForkRefusedError
-from rqsup.errors import RedisUnavailable
+from rqsup.errors import RedisUnavailable, SandboxIncomplete
 from rqsup.settings import Settings
 from rqsup.store.wire import Wire
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
+    MESSAGE_DESCRIPTORS,
     REASON_CHARS,
     Forked,
     ForkRefused,
@@ -38,10 +38,13 @@ from rqsup.supervisor.messages import (
     decode,
     encode,
 )  # fmt: skip
-from rqsup.task import task_names
+from rqsup.task import find_task, task_names
 from rqsup.workers.assignment import Assignment
-from rqsup.workers.boot import die_with_parent, ignore_signals, run_worker
+from rqsup.workers.boot import Descriptors, ignore_signals, run_worker
+from rqsup.workers.isolation.sandbox import Protection, sandbox_of
+from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS
+from rqsup.workers.threads import other_threads
 from rqsup.workers.title import set_title
 
 
@@ -85,12 +88,31 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
         # JSON holds no half of a surrogate pair, as an odd file name in an error may.
         reason = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
         return PrepareFailed(reason[-REASON_CHARS:])
+    try:
+        protections = _try_sandbox(settings)
+    except (SandboxIncomplete, OSError) as fault:
+        return PrepareFailed(str(fault)[-REASON_CHARS:])
     _warm_up(settings)
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
-    return Prepared(task_names(), time.monotonic() - started)
+    return Prepared(task_names(), time.monotonic() - started, protections)
+
+
+def _try_sandbox(settings: Settings) -> list[Protection]:
+    """If a task asks for the sandbox, look which of its protections this machine has, and tell those it lacks.
+
+    Raises:
+        SandboxIncomplete: one of them is demanded.
+    """
+    if not any(task.isolation == "sandbox" for task in map(find_task, task_names()) if task):
+        return []
+    sandbox = sandbox_of(settings.sandbox)
+    sandbox.check()
+    for wall, why in sandbox.missing.items():
+        logs.get_logger("zygote").warning("sandbox: a protection is missing on this machine", protection=wall, why=why)
+    return sandbox.protections()
 
 
 def _warm_up(settings: Settings) -> None:
@@ -105,11 +127,11 @@ def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
         request, descriptors = _receive(control)
         if not isinstance(request, ForkWorker):
             return
-        channel, box = descriptors[0], descriptors[1] if len(descriptors) > 1 else -1
+        given = Descriptors(*descriptors)
 
-        def be_worker(assignment: Assignment = request.assignment, channel: int = channel, box: int = box) -> None:
+        def be_worker(assignment: Assignment = request.assignment, given: Descriptors = given) -> None:
             control.close()
-            run_worker(assignment, settings, memory, channel, box)
+            run_worker(assignment, settings, memory, given)
 
         control.send(encode(_answer_fork(request.assignment, be_worker)))
         for descriptor in descriptors:
@@ -119,14 +141,14 @@ def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:
 def _answer_fork(assignment: Assignment, be_worker: Callable[[], None]) -> Message:
     try:
         refuse_threads()
-        return Forked(assignment.worker, _fork_twice(be_worker))
+        return Forked(assignment.worker, _fork_twice(be_worker, assignment.leaf))
     except (ForkRefusedError, OSError) as fault:
         return ForkRefused(assignment.worker, str(fault))
 
 
 def _receive(control: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and its descriptors; None when the master closed its end."""
-    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, 2)
+    data, descriptors, _flags, _address = socket.recv_fds(control, MESSAGE_BYTES, MESSAGE_DESCRIPTORS)
     for descriptor in descriptors:
         # No program that a job starts shall hold a worker's channel open; recv_fds itself ignores flags.
         os.set_inheritable(descriptor, False)
@@ -139,41 +161,40 @@ def refuse_threads() -> None:
     Raises:
         ForkRefused: it has more; the message names them.
     """
-    tasks = list(Path("/proc/self/task").iterdir())
-    if len(tasks) == 1:
+    names = other_threads()
+    if not names:
         return
-    own = str(os.getpid())
-    # Python's own threads have a better name than the kernel's, which is the program's for all of them.
-    python = {str(thread.native_id): thread.name for thread in threading.enumerate()}
-    names = sorted(python.get(task.name) or (task / "comm").read_text().strip() for task in tasks if task.name != own)
     raise ForkRefusedError(
         f"the application started {len(names)} thread(s) at import ({', '.join(names)}), which makes a fork unsafe: "
         "start them in the first job instead"
     )
 
 
-def _fork_twice(be_worker: Callable[[], None]) -> int:
+def _fork_twice(be_worker: Callable[[], None], leaf: str) -> int:
     """Fork a grandchild and let its parent end, so that the kernel gives it to the master, a child subreaper.
 
-    Returns the grandchild's pid.
+    Returns the grandchild's pid. It is born inside `leaf`, a cgroup's folder, if one is named.
     """
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as pipe:
         try:
             between = os.fork()
             if between == 0:
-                _fork_grandchild(read_end, write_end, be_worker)
+                _fork_grandchild(read_end, write_end, be_worker, leaf)
         finally:
             os.close(write_end)
         text = pipe.read()
     os.waitpid(between, 0)
     if not text:
         raise OSError("fork failed: the machine is out of processes or memory")
+    if not text.isdigit():
+        raise OSError(text.decode())
     return int(text)
 
 
-def _fork_grandchild(read_end: int, write_end: int, be_worker: Callable[[], None]) -> None:
+def _fork_grandchild(read_end: int, write_end: int, be_worker: Callable[[], None], leaf: str) -> None:
     try:
+        _enter(leaf, write_end)
         pid = os.fork()
         if pid == 0:
             os.close(write_end)
@@ -182,6 +203,17 @@ def _fork_grandchild(read_end: int, write_end: int, be_worker: Callable[[], None
         os.write(write_end, str(pid).encode())
     finally:
         os._exit(0)
+
+
+def _enter(leaf: str, write_end: int) -> None:
+    """Go into a cgroup, and all that is forked from here on with it; what hinders that is told instead of a pid."""
+    if not leaf:
+        return
+    try:
+        Path(leaf, "cgroup.procs").write_text("0")
+    except OSError as fault:
+        os.write(write_end, f"the kernel refuses the cgroup leaf {leaf}: {fault.strerror}".encode())
+        raise
 
 
 if __name__ == "__main__":

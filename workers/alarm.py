@@ -22,10 +22,10 @@ CHECK_S = 0.05
 
 
 class Alarm:
-    """Watches one job at a time. `abandoned` tells whether the master ordered to give it up."""
+    """Watches one job at a time. `name` begins the title; `abandoned` tells whether the master ordered to give it up."""
 
-    def __init__(self, number: int, abandoned: Callable[[], bool]) -> None:
-        self._number = number
+    def __init__(self, name: str, abandoned: Callable[[], bool]) -> None:
+        self.name = name
         self._abandoned = abandoned
         self._armed = False
         #: The timer runs; it goes on between tiny jobs, which so need no system call.
@@ -47,7 +47,7 @@ class Alarm:
 
     def arm(self, task: str, job_id: str, timeout_s: float) -> None:
         """Begin to watch a job that may run for so many seconds."""
-        self._check_handlers()
+        self.check_handlers()
         self.show("busy")
         self._label = (task, job_id)
         self._started = time.monotonic()
@@ -65,10 +65,18 @@ class Alarm:
         """The job has ended. A JobTimeout may still come out of this very call, so call it twice."""
         self._armed = False
 
+    def become(self, name: str, abandoned: Callable[[], bool]) -> None:
+        """Speak for another process from now on: one that was forked for a job. Short ones keep the old title."""
+        self.name, self._state, self._abandoned = name, "busy", abandoned
+        # The handlers are inherited, and were checked before the fork.
+        self._checked = time.monotonic()
+        # A timer is not inherited.
+        self._ticking = False
+
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
         if state != self._state:
-            set_title(f"worker {self._number} [{state}]")
+            set_title(f"{self.name}, {state}")
             self._state = state
 
     def _told(self, _signal: int, _frame: FrameType | None) -> None:
@@ -76,7 +84,7 @@ class Alarm:
         if self._armed and self._abandoned():
             raise JobShutdown("this worker has to end now; the job goes back to its queue")
 
-    def _check_handlers(self) -> None:
+    def check_handlers(self) -> None:
         """Take the signals back from a job that took them for itself: the next one shall end in time all the same."""
         now = time.monotonic()
         # Not before each tiny job, because Python's getsignal takes as long as one. The master's limit holds anyway.

@@ -25,3 +25,7 @@ class Assignment(msgspec.Struct, frozen=True):
     master_pid: int
     #: Function `module:name` to call before it becomes ready; empty = none.
     check: str = ""
+    #: Secret of the marks in its output pipe; empty = its output is not captured.
+    mark: str = ""
+    #: Folder of the cgroup that it is born in; empty = the master's own.
+    leaf: str = ""

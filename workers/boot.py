@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import importlib
 import os
 import random
 import signal
 import socket
-import sys
 import time
 from mmap import mmap
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
@@ -23,12 +20,14 @@ from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.assignment import EXIT_BROKEN, EXIT_UNFIT, Assignment
 from rqsup.workers.channel import Channel
+from rqsup.workers.isolation.apart import Belongings
+from rqsup.workers.isolation.fork import flush_streams
+from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS, Loop, MasterGone
+from rqsup.workers.output import Voice, capture
 from rqsup.workers.run import Place, Runner
 from rqsup.workers.slot import Order, WorkerState, slot_at
 
-#: prctl(2): signal to get when the parent dies.
-PR_SET_PDEATHSIG = 1
 #: Signals that an operator or an init program may send to a whole process group. A worker obeys only
 #: its master's channel, else a `kill -TERM 0` would end jobs that the master still has time for.
 IGNORED = (
@@ -45,31 +44,31 @@ OOM_SCORE = 300
 ADOPTION_S = 5.0
 
 
-def run_worker(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int, box_fd: int = -1) -> NoReturn:
-    """Be a worker until the end of this process; its stacks go to the black box, if there is one."""
+class Descriptors(NamedTuple):
+    """What a worker has from its master."""
+
+    channel: int
+    #: The black box, for its stacks; negative = none.
+    box: int = -1
+    #: The pipe for what its jobs print; negative = they are not captured.
+    output: int = -1
+
+
+def run_worker(assignment: Assignment, settings: Settings, memory: mmap, descriptors: Descriptors) -> NoReturn:
+    """Be a worker until the end of this process."""
     status = EXIT_BROKEN
     try:
         _leave_family(assignment.master_pid)
-        _reset_process(box_fd)
-        status = _work(assignment, settings, memory, channel_fd)
+        voice = Voice() if descriptors.output < 0 else capture(descriptors.output, assignment.mark)
+        _reset_process(descriptors.box)
+        status = _work(assignment, settings, memory, descriptors, voice)
     except MasterGone:
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: tell, and never unwind into the zygote's stack
         get_logger("worker").exception("worker failed", worker=assignment.worker)
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            # A job may have closed it, or its reader may be gone: this process ends all the same.
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+        flush_streams()
         os._exit(status)
-
-
-def die_with_parent(expected_parent: int) -> None:
-    """Have the kernel kill this process when its parent ends; end at once if it already has."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Between fork and prctl the parent may have died, and then no signal would ever come.
-    if os.getppid() != expected_parent:
-        os._exit(0)
 
 
 def _leave_family(master_pid: int) -> None:
@@ -114,18 +113,22 @@ def _reset_process(box_fd: int) -> None:
         get_logger("worker").debug("oom_score_adj is not writable")
 
 
-def _work(assignment: Assignment, settings: Settings, memory: mmap, channel_fd: int) -> int:
+def _work(assignment: Assignment, settings: Settings, memory: mmap, descriptors: Descriptors, voice: Voice) -> int:
     slot = slot_at(memory, assignment.slot)
     slot.state = WorkerState.STARTING
     log: Any = get_logger("worker", pool=settings.pool, worker=assignment.number, generation=assignment.generation)
-    alarm = Alarm(assignment.number, lambda: bool(slot.order == Order.ABANDON))
+    name = f"worker {assignment.number} [{settings.pool}] gen {assignment.generation}"
+    alarm = Alarm(name, lambda: bool(slot.order == Order.ABANDON))
     alarm.install()
     alarm.show("starting")
-    channel = Channel(channel_fd)
+    channel = Channel(descriptors.channel)
     host = socket.gethostname()
     place = Place(assignment.worker, assignment.number, host, os.getpid(), assignment.generation)
     wire = Wire(settings.redis, name=f"rqsup-worker-{assignment.worker}", scripts=SCRIPTS)
-    runner = Runner(settings=settings, place=place, slot=slot, alarm=alarm, log=log)
+    belongings = Belongings((wire, channel), memory, descriptors.box)
+    runner = Runner(
+        settings=settings, place=place, slot=slot, alarm=alarm, log=log, voice=voice, belongings=belongings,
+    )  # fmt: skip
     loop = Loop(
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,

@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from rqsup.errors import RedisUnavailable
+from rqsup.logs import reopen
 from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.keys import Keys, lanes
@@ -149,7 +150,7 @@ class Loop:
         self._slot.turned = started = time.monotonic()
         settlement = self._runner.run(job, self._leaving)
         if settlement is None:
-            # Given up on the master's order: unsettled, it goes back by the master's `recover`.
+            # Given up on the master's order, or it could not begin here: unsettled, it goes back by the master's `recover`.
             return
         self._unsent.append(settlement)
         self._prefetch.learn(time.monotonic() - started)
@@ -248,5 +249,6 @@ class Loop:
             self._read_orders()
 
     def _read_orders(self) -> None:
+        reopen()
         if not self._channel.read():
             raise MasterGone

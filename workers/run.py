@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import os
 import random
 import time
-import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +18,18 @@ import msgspec
 from rqsup import context
 from rqsup.context import JobContext
 from rqsup.envelope import NAME, Envelope, decode
-from rqsup.errors import EnvelopeError, JobShutdown, JobTimeout
+from rqsup.errors import EnvelopeError, ForkRefused, JobShutdown, JobTimeout, SandboxIncomplete
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task, find_task, task_names
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.fence import Fence
-from rqsup.workers.slot import Slot, Spent
+from rqsup.workers.isolation.apart import Apart, Attempt, Belongings, read_report
+from rqsup.workers.isolation.fork import Ending
+from rqsup.workers.output import Voice
+from rqsup.workers.slot import Order, Slot, Spent
+from rqsup.workers.wording import describe, plain
 
-#: Most characters of a traceback kept with a job: its end, where the error is.
-TRACEBACK_CHARS = 16_000
-#: Most characters of an error's message.
-MESSAGE_CHARS = 2_000
 #: Seconds that the event loop has to cancel a coroutine at its timeout, before the alarm ends it from outside.
 LOOP_LATE_S = 0.25
 #: Longest delay of a retry, seconds: about 3 years.
@@ -54,22 +54,30 @@ class Runner:
     returned. The first stage that fails decides how the attempt ends.
     """
 
-    def __init__(self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any) -> None:
+    def __init__(
+        self, *, settings: Settings, place: Place, slot: Slot, alarm: Alarm, log: Any,
+        voice: Voice | None = None, belongings: Belongings | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._place = place
         self._slot = slot
         self._alarm = alarm
         self._log = log
+        self._voice = voice or Voice()
         self._loop: asyncio.Runner | None = None
+        self._isolation = Apart(settings, slot, alarm, belongings or Belongings())
         #: Why this process should run no other job.
         self.spent = Spent.NO
 
     def run(self, job: Claimed, stopping: Callable[[], bool]) -> Settlement | None:
-        """Run one job and say how it ended; None when it was given up because the worker has to end. Never raises."""
+        """Run one job and say how it ended. Never raises.
+
+        None when it was given up because the worker has to end, or when it could not begin here, which `spent` tells.
+        """
         try:
             envelope = decode(job.envelope)
         except EnvelopeError as fault:
-            return self._bury(job, None, "EnvelopeError", _plain(str(fault)))
+            return self._bury(job, None, "EnvelopeError", plain(str(fault)))
         if not NAME.fullmatch(job.id):
             # It would be cut in the slot, and a crash could not be charged to it.
             return self._bury(job, envelope, "EnvelopeError", "the job's id is outside the alphabet of ids")
@@ -78,6 +86,14 @@ class Runner:
             known = ", ".join(task_names()[:10]) or "none"
             message = f"no task {envelope.task!r} in this application; known: {known}"
             return self._defer(job, envelope, "UnknownTask", message)
+        if task.isolation != "inline":
+            return self._apart(job, envelope, task, stopping)
+        return self._attempt(job, envelope, task, stopping)
+
+    def _attempt(
+        self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
+    ) -> Settlement | None:
+        """Run the job in this process."""
         try:
             result = self._call(job, envelope, task, stopping)
         except JobShutdown as fault:
@@ -88,8 +104,53 @@ class Runner:
             return self._failed(job, envelope, task, fault)
         return self._succeeded(job, envelope, result)
 
+    def _apart(
+        self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
+    ) -> Settlement | None:
+        """Run the job in a process of its own, and take over what that process says, or how it died."""
+        started = time.monotonic()
+        soft = started + self._timeout_s(envelope, task)
+        work = functools.partial(self._attempt_apart, job, envelope, task)
+        try:
+            self._isolation.refuse_threads()
+            ending = self._isolation.run(Attempt(
+                task.isolation, task.name, job.id, started, soft, soft + self._settings.workers.kill_grace, work
+            ))  # fmt: skip
+        except (ForkRefused, OSError, SandboxIncomplete) as fault:
+            if isinstance(fault, ForkRefused) and self._isolation.blames_another():
+                self._log.warning("worker leaves, to be replaced", job_id=job.id, reason=str(fault))
+                self.spent = Spent.THREADS
+                return None
+            return self._failed(job, envelope, task, fault)
+        if ending.answer is None:
+            self._voice.broke_off()
+        report = read_report(ending.answer) if ending.answer is not None else None
+        if report is None or (report.outcome == "give_up" and not stopping()):
+            return self._crashed(job, envelope, ending)
+        if report.outcome == "give_up":
+            return None
+        counter = {"succeed": "succeeded", "retry": "retried", "bury": "buried"}[report.outcome]
+        setattr(self._slot, counter, getattr(self._slot, counter) + 1)
+        kept_ms = round(self._settings.workers.result_ttl * 1000)
+        # Not the process's own word: a forged time could be one that Redis refuses, again and again.
+        number = kept_ms if report.outcome == "succeed" else report.number
+        return Settlement(job.id, job.token, report.outcome, bytes(report.payload), number)
+
+    def _attempt_apart(self, job: Claimed, envelope: Envelope, task: Task[..., Any]) -> Settlement | None:
+        """Run the job in this process, which was forked for it."""
+        # Plainly: each page that is touched in a fresh fork costs a copy, and `dataclasses.replace` touches many.
+        place = self._place
+        self._place = Place(place.worker, place.number, place.host, os.getpid(), place.generation)
+        self._slot = mirror = self._isolation.mirror
+        # The worker's event loop stays untouched: its epoll is the worker's own, and closing it would be felt there.
+        self._loop, self._workers_loop = None, self._loop
+        return self._attempt(job, envelope, task, lambda: bool(mirror.order >= Order.LEAVE))
+
+    def _timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
+        return envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
+
     def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]) -> Any:
-        timeout_s = envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
+        timeout_s = self._timeout_s(envelope, task)
         token = context.enter(self._context(job, envelope, stopping))
         fence = None if task.limits is None else Fence(task.limits)
         started = time.monotonic()
@@ -98,6 +159,7 @@ class Runner:
             job.id.encode(), task.name.encode(), started=started, soft_deadline=soft,
             hard_deadline=soft + self._settings.workers.kill_grace,
         )  # fmt: skip
+        self._voice.begin(job.id, task.name)
         try:
             try:
                 self._alarm.arm(task.name, job.id, timeout_s)
@@ -117,6 +179,7 @@ class Runner:
             self._alarm.disarm()
             if fence is not None:
                 fence.open()
+            self._voice.end()
             self._slot.end()
             if self._alarm.has_raised:
                 # Also when the job swallowed it: it was broken off somewhere.
@@ -166,6 +229,7 @@ class Runner:
             attempt=job.attempt,
             token=job.token,
             worker=self._place.worker,
+            generation=self._place.generation,
             # Made only when asked for: binding takes longer than all else of the context.
             _make_log=lambda: self._log.bind(
                 job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt
@@ -180,7 +244,7 @@ class Runner:
             payload = msgspec.json.encode(result)
         except (TypeError, ValueError, RecursionError) as fault:
             # Not retried: the work is done, and doing it again would end in the same error.
-            return self._bury(job, envelope, "ResultError", _plain(f"the result is no JSON value: {fault}"))
+            return self._bury(job, envelope, "ResultError", plain(f"the result is no JSON value: {fault}"))
         if len(payload) > limit:
             message = f"the result has {len(payload):,} bytes, allowed are {limit:,} (limits.result_bytes)"
             return self._bury(job, envelope, "ResultError", message)
@@ -189,7 +253,7 @@ class Runner:
 
     def _failed(self, job: Claimed, envelope: Envelope, task: Task[..., Any], fault: BaseException) -> Settlement:
         name = type(fault).__name__
-        message, stack = _describe(fault)
+        message, stack = describe(fault)
         limit = envelope.max_attempts or task.max_attempts
         if job.errors + 1 >= limit:
             return self._bury(job, envelope, name, message, stack)
@@ -217,23 +281,23 @@ class Runner:
         self._log.warning("job buried", job_id=job.id, task=task, error=name, message=message)
         return Settlement(job.id, job.token, "bury", self._error(job, name, message, stack), 0)
 
+    def _crashed(self, job: Claimed, envelope: Envelope, ending: Ending) -> Settlement:
+        self._voice.end_abruptly()
+        cause = ending.cause or "its process gave an answer that is none"
+        self._slot.crashed += 1
+        self._log.warning("job crashed", job_id=job.id, task=envelope.task, cause=cause, pid=ending.pid)
+        evidence = {
+            "message": cause, "worker": self._place.worker, "host": self._place.host, "pid": ending.pid,
+            "at_ms": int(time.time() * 1000),
+        }  # fmt: skip
+        if ending.stack:
+            evidence["stack"] = ending.stack
+        payload = msgspec.json.encode(evidence)
+        return Settlement(job.id, job.token, "crash", payload, self._settings.workers.crash_limit)
+
     def _error(self, job: Claimed, name: str, message: str, stack: str) -> bytes:
         place = self._place
         return msgspec.json.encode({
             "type": name, "message": message, "traceback": stack, "attempt": job.attempt, "at_ms": int(time.time() * 1000),
             "worker": place.worker, "host": place.host, "pid": place.pid, "generation": place.generation,
         })  # fmt: skip
-
-
-def _describe(fault: BaseException) -> tuple[str, str]:
-    """Message and traceback of a job's error. The error's own code may run here, and fail in turn."""
-    try:
-        stack = "".join(traceback.format_exception(fault))
-        return _plain(str(fault)[:MESSAGE_CHARS]), _plain(stack[-TRACEBACK_CHARS:])
-    except BaseException as second:  # noqa: BLE001 - whatever an error's __str__ does, the attempt has ended
-        return f"(its message cannot be read: {type(second).__name__})", ""
-
-
-def _plain(text: str) -> str:
-    """Text that JSON can hold: half of a surrogate pair, as in odd file names, is written out."""
-    return text.encode("utf-8", "backslashreplace").decode()

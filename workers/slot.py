@@ -43,6 +43,8 @@ class Spent(enum.IntEnum):
     SOFT_TIMEOUT = 1
     #: It met a job on its last try, which runs alone in a fresh worker.
     LAST_TRY = 2
+    #: Its next job needs a process of its own, and an earlier one left threads behind: a fork would be unsafe.
+    THREADS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,10 @@ class Slot(ctypes.Structure):
         ("succeeded", ctypes.c_uint64),
         ("retried", ctypes.c_uint64),
         ("buried", ctypes.c_uint64),
+        ("crashed", ctypes.c_uint64),
         ("stale", ctypes.c_uint64),
+        # Process group of the isolated job under way, 0 = none: the master ends it with the worker.
+        ("job_group", ctypes.c_int64),
         ("spent", ctypes.c_int64),
         # Written by the worker, between two steps of `sequence`.
         ("sequence", ctypes.c_uint64),
@@ -94,6 +99,10 @@ class Slot(ctypes.Structure):
         self.hard_deadline = hard_deadline
         self.sequence += 1
         self.state = WorkerState.BUSY
+
+    def jobs_ended(self) -> int:
+        """Jobs that this worker has ended in any way."""
+        return int(self.succeeded + self.retried + self.buried + self.crashed)
 
     def end(self) -> None:
         """Leave the job; for the worker."""

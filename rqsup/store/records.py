@@ -9,6 +9,7 @@ from typing import Any
 from rqsup.envelope import decode
 from rqsup.errors import EnvelopeError
 from rqsup.job import JobRecord, JobState
+from rqsup.worker_id import generation_of
 
 
 def read_record(job_id: str, fields: Mapping[bytes, bytes]) -> JobRecord | None:
@@ -34,6 +35,7 @@ def read_record(job_id: str, fields: Mapping[bytes, bytes]) -> JobRecord | None:
         due_at=number("due_at"), started_at=number("started_at"), finished_at=number("finished_at"),
         dead_at=number("dead_at"), result=fields.get(b"result"), error=_json(text("error")),
         reason=text("reason"), crash=_json(text("crash")), returned=_json(text("returned")),
+        generation=generation_of(text("worker") or ""),
     )  # fmt: skip
 
 

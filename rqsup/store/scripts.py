@@ -199,10 +199,10 @@ def heartbeat(root: str, *, ttl_ms: int, details: dict[str, bytes]) -> Call[list
 
 def recover(
     root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500,
-    evidence: bytes = b"",
+    evidence: bytes = b"", condemned: str = "",
 ) -> Call[Recovery]:  # fmt: skip
     """Return a dead worker's jobs; call again until `left` is 0."""
-    arguments = (worker, beat, limit, cause, _raw(charged), crash_limit, evidence or cause)
+    arguments = (worker, beat, limit, cause, _raw(charged), crash_limit, evidence or cause, _raw(condemned))
     return Call(script("recover"), root, arguments, _read_recovery)
 
 

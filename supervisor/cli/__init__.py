@@ -12,7 +12,11 @@ from rqsup.supervisor.cli.frame import ErrorGroup
 from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop
 from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
+from rqsup.supervisor.cli.signal import send_signal
 from rqsup.supervisor.cli.stacks import stacks
+from rqsup.supervisor.cli.systemd import systemd_group
+from rqsup.supervisor.cli.top_command import top
+from rqsup.supervisor.cli.watch import events, kill
 
 
 @click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +25,8 @@ def main() -> None:
     """A Redis work queue that owns its worker processes: at least once, nothing lost."""
 
 
-for command in (run, status, reload, stop, quiet, resume, scale, stacks, produce, demo, admin, config_group):
+for command in (
+    run, status, reload, stop, quiet, resume, scale, top, events, stacks, kill, produce, demo, admin, config_group,
+    systemd_group, send_signal,
+):  # fmt: skip
     main.add_command(command)

@@ -50,9 +50,14 @@ class ErrorGroup(click.Group):
     """A command group that ends each of rqsup's own errors as one clear message."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an RqsupError becomes its message and its exit code."""
+        """Run the command; an RqsupError, or a wrong word on the command line, becomes one line and its exit code."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as fault:
+            where = fault.ctx.command_path if fault.ctx else "rqsup"
+            message = " ".join(fault.format_message().split())
+            click.echo(f"rqsup: error: {message} (`{where} --help` shows what can be said)", err=True)
+            ctx.exit(exits.USAGE)
         except RqsupError as fault:
             click.echo(f"rqsup: error: {fault}", err=True)
             ctx.exit(exit_code(fault))

@@ -44,7 +44,7 @@ def _supervise(settings: Settings, config: str | None, role: str) -> int:
     clock = TurnClock()
 
     async def live() -> int:
-        return await Master(settings, load=lambda: load(config), role=Role(role), clock=clock).run()
+        return await Master(settings, config=config, role=Role(role), clock=clock).run()
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(clock)) as runner:
         return runner.run(live())

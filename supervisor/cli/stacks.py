@@ -25,7 +25,8 @@ def stacks(pid: int | None, config: str | None, as_json: bool) -> None:
         return
     for worker in answer["workers"]:
         job = f", {worker['task']} {worker['job_id']}" if worker["job_id"] else ""
-        click.echo(f"worker {worker['number']}, pid {worker['pid']}, {worker['state']}{job}")
+        apart = f" in process {worker['job_pid']}" if worker["job_pid"] else ""
+        click.echo(f"worker {worker['number']}, pid {worker['pid']}, {worker['state']}{job}{apart}")
         click.echo(f"{worker['stack'].strip()}\n")
     if not answer["workers"]:
         click.echo("no worker is running")

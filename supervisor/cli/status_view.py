@@ -50,8 +50,19 @@ def _headline(snapshot: Snapshot) -> Iterator[Text]:
     yield Text(_jobs(snapshot))
     if snapshot.metrics_address:
         yield Text(f"metrics http://{snapshot.metrics_address}/metrics")
+    if snapshot.sandbox:
+        yield Text.assemble("sandbox ", *_walls(snapshot))
     if snapshot.last_reload:
         yield Text(f"last reload: {snapshot.last_reload}")
+
+
+def _walls(snapshot: Snapshot) -> Iterator[Text]:
+    """Which walls sandboxed jobs have on this machine, and why the others are missing."""
+    for number, wall in enumerate(snapshot.sandbox):
+        missing = Text.assemble((f"{wall.name} MISSING", "bold red"), f" ({wall.detail})")
+        # The limits are in the configuration; a version is not.
+        extra = f" ({wall.detail})" if wall.name == "landlock" else ""
+        yield Text.assemble(", " if number else "", f"{wall.name}{extra}" if wall.in_force else missing)
 
 
 def _jobs(snapshot: Snapshot) -> str:

@@ -32,7 +32,33 @@ CLOSE_GRACE_S = 1.0
 #: A client that lets so many bytes pile up misses further progress lines, but not its answer.
 BACKLOG_BYTES = 64 * 1024
 
-Handle = Callable[[str, dict[str, Any], Callable[[str], None]], Awaitable[dict[str, Any]]]
+
+class Teller:
+    """A command's way to its client: lines of progress, while there is room for them."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        #: The client's user, as the kernel knows it.
+        self.uid = _peer_uid(writer.get_extra_info("socket"))
+
+    def __call__(self, text: str) -> None:
+        """Send a line; dropped when there is no room."""
+        if self.has_room:
+            self._writer.write(protocol.encode(protocol.Reply(progress=text)))
+
+    @property
+    def has_room(self) -> bool:
+        """False while the client does not read, and once it has gone."""
+        return self._writer.transport.get_write_buffer_size() < BACKLOG_BYTES and not self.gone
+
+    @property
+    def gone(self) -> bool:
+        """True once the client has hung up. A command that acts goes on all the same; one that only tells ends."""
+        return self._writer.is_closing() or self._reader.at_eof()
+
+
+Handle = Callable[[str, dict[str, Any], Teller], Awaitable[dict[str, Any]]]
 
 
 class ControlPort:
@@ -115,15 +141,11 @@ class ControlPort:
         request = _parse(line)
         if isinstance(request, protocol.Reply):
             return request
-        return await self._run(request, writer)
+        return await self._run(request, Teller(reader, writer))
 
-    async def _run(self, request: protocol.Request, writer: asyncio.StreamWriter) -> protocol.Reply:
-        def progress(text: str) -> None:
-            if writer.transport.get_write_buffer_size() < BACKLOG_BYTES and not writer.is_closing():
-                writer.write(protocol.encode(protocol.Reply(progress=text)))
-
+    async def _run(self, request: protocol.Request, tell: Teller) -> protocol.Reply:
         try:
-            return protocol.Reply(ok=True, answer=await self._handle(request.command, request.arguments, progress))
+            return protocol.Reply(ok=True, answer=await self._handle(request.command, request.arguments, tell))
         except RqsupError as fault:
             return _failure(str(fault), _exit_code(fault))
         except Exception as fault:  # noqa: BLE001 - a fault in one command must not end the master; logged with its stack
@@ -156,11 +178,15 @@ def _exit_code(fault: RqsupError) -> int:
 
 def _peer_fault(connection: Any) -> str:
     """Why this client may not command us; empty when it may. The kernel vouches for its user."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, protocol.CREDENTIALS.size)
-    _, uid, _ = protocol.CREDENTIALS.unpack(raw)
+    uid = _peer_uid(connection)
     if uid in {0, os.geteuid()}:
         return ""
     return f"user {uid} may not command this master: run the command as user {os.geteuid()} or root"
+
+
+def _peer_uid(connection: Any) -> int:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, protocol.CREDENTIALS.size)
+    return int(protocol.CREDENTIALS.unpack(raw)[1])
 
 
 async def _send(reply: protocol.Reply, writer: asyncio.StreamWriter) -> None:

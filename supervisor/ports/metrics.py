@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
 from rqsup import __version__
-from rqsup.supervisor.ports.exposition import Family, counter, gauge, page
 from rqsup.supervisor.snapshot import Snapshot
 
 #: States that a worker can be in; each is always shown, so that a graph does not break off at 0.
@@ -36,6 +39,12 @@ COUNTERS = (
     ("reaped", "rqsup_reaped_workers", "Dead workers, of this or another host, whose jobs were returned."),
     ("recycled", "rqsup_recycled_workers", "Workers found worn by a limit of jobs, age or memory, to be replaced."),
     ("memory_kills", "rqsup_memory_kills", "Workers killed in a job that used more than workers.max_memory_hard."),
+    ("output_lines", "rqsup_output_lines", "Lines that jobs printed and that went to the journal or the log."),
+    (
+        "output_dropped",
+        "rqsup_output_dropped",
+        "Lines that jobs printed beyond the limits, or that the journal did not take.",
+    ),
 )
 
 Depths = Mapping[tuple[str, str], int]
@@ -71,66 +80,87 @@ def render(
         scheduled: jobs that wait for their time.
         dead: jobs in the dead letters.
     """
-    return page(_metrics(snapshot, loop, depths, scheduled, dead))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(_metrics(snapshot, loop, depths, scheduled, dead)))
+    return generate_latest(registry)
+
+
+class _Page(Collector):
+    """What prometheus_client asks for the metrics; used once."""
+
+    def __init__(self, metrics: Iterator[Metric]) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> list[Metric]:
+        """Nothing: there is one collector per page, so names cannot collide."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        return self._metrics
 
 
 def _metrics(
     snapshot: Snapshot, loop: LoopStats | None, depths: Depths | None, scheduled: int | None, dead: int | None
-) -> Iterator[Family]:
-    info = gauge("rqsup_info", "The rqsup that answers.")
-    info.add(1, version=__version__, pool=snapshot.pool, namespace=snapshot.namespace)
-    yield info
+) -> Iterator[Metric]:
+    names = {"version": __version__, "pool": snapshot.pool, "namespace": snapshot.namespace}
+    yield InfoMetricFamily("rqsup", "The rqsup that answers.", value=names)
     yield from _workers(snapshot)
     yield from _jobs(snapshot)
     yield from _master(snapshot)
     if loop is not None:
-        yield counter("rqsup_loop_turns", "Turns of the master's loop.", loop.turns)
-        yield counter("rqsup_loop_slow_turns", "Turns that took 50 ms or longer.", loop.slow)
-        yield gauge("rqsup_loop_longest_turn_seconds", "The longest turn since the start.", loop.longest_s)
-        yield gauge("rqsup_loop_lag_seconds", "Seconds by which the loop's latest timer was late.", loop.lag_s)
+        yield CounterMetricFamily("rqsup_loop_turns", "Turns of the master's loop.", value=loop.turns)
+        yield CounterMetricFamily("rqsup_loop_slow_turns", "Turns that took 50 ms or longer.", value=loop.slow)
+        yield _gauge("rqsup_loop_longest_turn_seconds", "The longest turn since the start.", loop.longest_s)
+        yield _gauge("rqsup_loop_lag_seconds", "Seconds by which the loop's latest timer was late.", loop.lag_s)
     if depths is not None:
-        ready = gauge("rqsup_queue_ready_jobs", "Jobs ready to be taken.")
+        ready = GaugeMetricFamily("rqsup_queue_ready_jobs", "Jobs ready to be taken.", labels=["queue", "level"])
         for (queue, level), length in sorted(depths.items()):
-            ready.add(length, queue=queue, level=level)
+            ready.add_metric([queue, level], length)
         yield ready
     if scheduled is not None:
-        yield gauge("rqsup_scheduled_jobs", "Jobs that wait for their time.", scheduled)
+        yield _gauge("rqsup_scheduled_jobs", "Jobs that wait for their time.", scheduled)
     if dead is not None:
-        yield gauge("rqsup_dead_jobs", "Jobs in the dead letters.", dead)
+        yield _gauge("rqsup_dead_jobs", "Jobs in the dead letters.", dead)
 
 
-def _workers(snapshot: Snapshot) -> Iterator[Family]:
-    family = gauge("rqsup_workers", "Worker processes by state.")
+def _workers(snapshot: Snapshot) -> Iterator[Metric]:
+    family = GaugeMetricFamily("rqsup_workers", "Worker processes by state.", labels=["state"])
     counts: dict[str, int] = dict.fromkeys(WORKER_STATES, 0)
     for worker in snapshot.workers:
         counts[worker.state] = counts.get(worker.state, 0) + 1
     for state, count in counts.items():
-        family.add(count, state=state)
+        family.add_metric([state], count)
     yield family
-    yield gauge("rqsup_workers_target", "Worker processes wanted.", snapshot.target)
-    yield gauge("rqsup_workers_ready", "Worker processes that can take jobs.", snapshot.ready)
-    yield gauge("rqsup_workers_configured", "Worker processes in the configuration.", snapshot.configured)
+    yield _gauge("rqsup_workers_target", "Worker processes wanted.", snapshot.target)
+    yield _gauge("rqsup_workers_ready", "Worker processes that can take jobs.", snapshot.ready)
+    yield _gauge("rqsup_workers_configured", "Worker processes in the configuration.", snapshot.configured)
     memory = sum(worker.memory_bytes for worker in snapshot.workers)
-    yield gauge("rqsup_workers_memory_bytes", "Private memory of all workers together.", memory)
+    yield _gauge("rqsup_workers_memory_bytes", "Private memory of all workers together.", memory)
 
 
-def _jobs(snapshot: Snapshot) -> Iterator[Family]:
-    family = counter("rqsup_jobs", OUTCOMES_HELP)
+def _jobs(snapshot: Snapshot) -> Iterator[Metric]:
+    family = CounterMetricFamily("rqsup_jobs", OUTCOMES_HELP, labels=["outcome"])
     for outcome in OUTCOMES:
-        family.add(snapshot.counters.get(outcome, 0), outcome=outcome)
+        family.add_metric([outcome], snapshot.counters.get(outcome, 0))
     yield family
     for key, name, text in COUNTERS:
-        yield counter(name, text, snapshot.counters.get(key, 0))
+        yield CounterMetricFamily(name, text, value=snapshot.counters.get(key, 0))
     if snapshot.recoveries:
         seconds = snapshot.recoveries[-1].back_after_ms / 1000
-        yield gauge("rqsup_recovery_seconds", "Last time from a worker's death to its jobs being back.", seconds)
+        yield _gauge("rqsup_recovery_seconds", "Last time from a worker's death to its jobs being back.", seconds)
 
 
-def _master(snapshot: Snapshot) -> Iterator[Family]:
-    yield gauge("rqsup_redis_up", "1 while Redis answers, else 0.", int(snapshot.redis_ok))
-    yield gauge("rqsup_degraded", "1 while workers cannot be kept running, else 0.", int(bool(snapshot.degraded)))
-    yield gauge("rqsup_shedding", "1 while workers take no jobs because memory is short.", int(bool(snapshot.shedding)))
-    yield gauge(
+def _master(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("rqsup_redis_up", "1 while Redis answers, else 0.", int(snapshot.redis_ok))
+    yield _gauge("rqsup_degraded", "1 while workers cannot be kept running, else 0.", int(bool(snapshot.degraded)))
+    yield _gauge(
+        "rqsup_shedding", "1 while workers take no jobs because memory is short.", int(bool(snapshot.shedding))
+    )
+    yield _gauge(
         "rqsup_generation", "Generation of the code that new workers run; a reload adds 1.", snapshot.generation
     )
-    yield gauge("rqsup_uptime_seconds", "Seconds since the master started.", snapshot.uptime_s)
+    yield _gauge("rqsup_uptime_seconds", "Seconds since the master started.", snapshot.uptime_s)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)

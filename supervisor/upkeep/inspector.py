@@ -58,9 +58,11 @@ class Inspector:
             if child.pid and child.phase in STAYING:
                 job = child.slot.current_job()
                 child.memory = await _measure(child.pid, least)
+                # The process of an isolated job ends with it, so it wears nobody out.
+                apart = await _measure(child.slot.job_group, least) if child.slot.job_group > 1 else 0
                 # Meanwhile it may have gone over to another job, which must not be charged for this one's memory.
                 if job is not None and child.phase in STAYING and child.slot.current_job() == job:
-                    self._punish(child, why_kill(child.memory, limits))
+                    self._punish(child, why_kill(max(child.memory, apart), limits))
 
     def look(self) -> None:
         """Mark the workers that have worked enough."""
@@ -86,7 +88,7 @@ class Inspector:
 def _wear(child: Child) -> Wear:
     slot = child.slot
     return Wear(
-        jobs=slot.succeeded + slot.retried + slot.buried,
+        jobs=slot.jobs_ended(),
         age_s=time.monotonic() - child.forked_at,
         memory=child.memory,
         luck=child.luck,

@@ -69,6 +69,8 @@ class Debt:
     cause: str
     charged_job: str
     seen_at: float
+    #: The job that an operator had killed; empty = none.
+    condemned: str = ""
     #: The beat that a reaper judged by; empty when the death was seen.
     beat: str = ""
     reaped: bool = False
@@ -122,7 +124,9 @@ class Registry:
         job = death.job.id if death.job and death.charged else ""
         self._registered.discard(death.worker)
         self._lost.pop(death.worker, None)
-        self.add(Debt(death.worker, death.number, death.pid, death.cause, job, death.seen_at, stack=death.stack))
+        self.add(Debt(
+            death.worker, death.number, death.pid, death.cause, job, death.seen_at, death.condemned, stack=death.stack
+        ))  # fmt: skip
 
     def add(self, debt: Debt) -> None:
         """Put one more debt into the line."""
@@ -216,7 +220,7 @@ class Registry:
         while left:
             answer = await self._store.run(scripts.recover(
                 self._settings_root(), worker=debt.worker, beat=debt.beat, cause=cause, charged=debt.charged_job,
-                crash_limit=self._settings().workers.crash_limit, evidence=evidence,
+                crash_limit=self._settings().workers.crash_limit, evidence=evidence, condemned=debt.condemned,
             ))  # fmt: skip
             if answer.alive:
                 return

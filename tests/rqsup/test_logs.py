@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+import structlog
 
 from rqsup.logs import LINE_BYTES, Lines, configure, get_logger
 from rqsup.settings import LogSettings
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+
+
+@pytest.fixture(autouse=True)
+def fresh_structlog() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -302,7 +309,7 @@ def test_records_of_standard_logging_become_the_same_lines_with_the_job() -> Non
         "configure(LogSettings(format='json'))\n"
         "log = logging.getLogger('shop.mail'); log.debug('no'); log.info('plain %d', 7); log.info('bad %d', 'x')\n"
         "logging.root.handlers[0].addFilter(lambda record: 'secret' not in record.msg); log.error('secret')\n"
-        "job = context.JobContext('j1', 'mail.send', 'mail', 2, 5, 'w', None, lambda: 1.0, lambda: False)\n"
+        "job = context.JobContext('j1', 'mail.send', 'mail', 2, 5, 'w', 1, None, lambda: 1.0, lambda: False)\n"
         "token = context.enter(job)\n"
         "try:\n"
         "    1 / 0\n"

@@ -86,6 +86,7 @@ def test_two_functions_of_one_name_are_refused_with_both_origins() -> None:
         ({"timeout": 0}, "timeout must be more than 0 s"),
         ({"timeout": -1}, "timeout must be more than 0 s"),
         ({"priority": "urgent"}, "unknown priority"),
+        ({"isolation": "jail"}, "unknown isolation 'jail'; choose one of inline, fork, sandbox"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rqsup.supervisor.blackbox import BOX_BYTES, STACK_CHARS, BlackBox, shorten
+from rqsup.supervisor.blackbox import BlackBox
+from rqsup.workers.blackbox import BOX_BYTES, STACK_CHARS, shorten
 from tests.waiting import wait_until
 
 WORKER = """

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from rqsup.supervisor.child import SIGNAL_WORDS, Death, Evidence, Verdict, judge, overdue_verdict
+from rqsup.supervisor.child import Death, Evidence, Verdict, judge, overdue_verdict
 from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.plan import Overdue, Phase
 from rqsup.workers.assignment import EXIT_BROKEN
+from rqsup.workers.endings import SIGNAL_WORDS
 from rqsup.workers.slot import Order, Spent, WorkerState
 from tests.supervisor.children import enter_job, make_child
 

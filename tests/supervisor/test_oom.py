@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rqsup.supervisor.oom import OomWatch, Tally, candidates, find_counter, read_count
+from rqsup.supervisor.oom import OomWatch, Tally
+from rqsup.workers.oom import candidates, find_counter, read_count
 
 V1 = "35 24 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n36 24 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"
 V2 = "29 1 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw"

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqsup.supervisor.plan import (
-    SURGE,
     Abandon,
     Action,
     ChildView,
@@ -34,10 +33,10 @@ def child(name: str, phase: Phase = READY, generation: int = 1, *, busy: bool = 
 
 def view(*children: ChildView, target: int = 2, generation: int = 1, now: float = 100.0, can_fork: bool = True,
          not_before: float = 0.0, trial: bool = False, pardon_until: float = 0.0, recycle_most: int = 1,
-         redis_ok: bool = True) -> View:  # fmt: skip
+         surge: int = 1, redis_ok: bool = True) -> View:  # fmt: skip
     return View(
         now, target, generation, can_fork, not_before, trial, pardon_until, children, recycle_most=recycle_most,
-        redis_ok=redis_ok,
+        surge=surge, redis_ok=redis_ok,
     )  # fmt: skip
 
 
@@ -70,6 +69,14 @@ CASES: dict[str, tuple[View, list[Action]]] = {
     "a ready new worker drains one old one, an idle one": (
         view(child("a", busy=True), child("b"), child("n", READY, 2), generation=2),
         [Drain("a")],
+    ),
+    "a roll in batches starts several new workers": (
+        view(child("a"), child("b"), generation=2, surge=2),
+        [Spawn(), Spawn()],
+    ),
+    "a roll in batches has no more than its batch too many": (
+        view(child("a"), child("b"), child("n", READY, 2), generation=2, surge=2),
+        [Spawn(), Drain("a")],
     ),
     "old workers that start go at once": (view(child("a", STARTING), child("b"), generation=2), [Spawn(), Drain("a")]),
     "the last old one goes when all new ones are ready": (
@@ -161,12 +168,14 @@ class SimulatedPool:
     can_fork: bool = True
     born: int = 0
     recycle_most: int = 1
+    surge: int = 1
     children: dict[str, ChildView] = field(default_factory=dict)
 
     def view(self) -> View:
         return view(
             *self.children.values(), target=self.target, generation=self.generation, now=self.now,
             can_fork=self.can_fork, pardon_until=self.pardon_until, recycle_most=self.recycle_most,
+            surge=self.surge,
         )  # fmt: skip
 
     def active(self) -> list[ChildView]:
@@ -187,7 +196,7 @@ class SimulatedPool:
                 self.act(action, seen)
             rolling = any(one.generation != self.generation for one in seen.children if one.phase in {STARTING, READY})
             if rolling:
-                assert len(self.active()) <= max(active, self.target + SURGE)
+                assert len(self.active()) <= max(active, self.target + self.surge)
             else:
                 assert len(self.active()) <= max(active, self.target + self.recycle_most)
         pytest.fail(f"the plan does not come to rest: {self.view()}")
@@ -280,7 +289,7 @@ EVENTS = [
 def test_any_pool_keeps_its_promises_and_reaches_its_target(
     target: int, recycle_most: int, events: list[str], luck: random.Random
 ) -> None:
-    pool = SimulatedPool(target, recycle_most=recycle_most)
+    pool = SimulatedPool(target, recycle_most=recycle_most, surge=recycle_most)
     for event in events:
         pool.happen(event, luck)
         pool.look()
@@ -295,7 +304,7 @@ def test_any_pool_keeps_its_promises_and_reaches_its_target(
 
 @given(st.integers(1, 6), st.integers(1, 3), st.lists(st.integers(0, 5), min_size=1, max_size=6))
 def test_recycling_alone_never_takes_the_pool_below_its_target(target: int, most: int, worn: list[int]) -> None:
-    pool = SimulatedPool(target, recycle_most=most)
+    pool = SimulatedPool(target, recycle_most=most, surge=most)
     pool.settle()
     for number in worn:
         pool.change(sorted(pool.children)[number % target], worn=True, busy=number % 2 == 0)

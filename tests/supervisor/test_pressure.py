@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqsup.settings import PressureSettings
-from rqsup.supervisor.pressure import read_percent, should_shed
+from rqsup.supervisor.pressure import read_percent, should_hold, should_shed
 
 RULES = PressureSettings(high=20, low=5)
 
@@ -53,3 +53,11 @@ def test_the_kernels_own_file_can_be_read() -> None:
 @pytest.mark.parametrize("text", ["", "some", "full avg10=1.00 avg60=0.00", "some avg10=x avg60=0"])
 def test_other_texts_say_nothing(text: str) -> None:
     assert read_percent(text) is None
+
+
+@pytest.mark.parametrize(
+    ("rang_s_ago", "watch", "holds"),
+    [(None, True, False), (0.0, True, True), (4.9, True, True), (5.0, True, False), (0.0, False, False)],
+)
+def test_after_a_ring_load_is_shed_for_a_while(rang_s_ago: float | None, watch: bool, holds: bool) -> None:
+    assert should_hold(rang_s_ago, PressureSettings(watch=watch, hold=5.0)) is holds

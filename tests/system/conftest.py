@@ -11,7 +11,10 @@ import pytest
 from rqsup import Client
 from rqsup.check import check
 from rqsup.store.server import LocalServer
+from tests.system import sdbox
 from tests.system.daemon import Daemon
+from tests.system.sdbox import SystemdBox
+from tests.system.service import Service, names, start_redis
 
 Start = Callable[..., Daemon]
 
@@ -45,6 +48,33 @@ def assert_clean_state(client: Client) -> None:
     """The state checker finds nothing wrong."""
     report = check(client.store, client.keys)
     assert not report.faults, report.faults
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdBox]:
+    reason = sdbox.why_not()
+    if reason:
+        pytest.skip(reason)
+    with SystemdBox(tmp_path_factory.mktemp("systemd") / "box") as box:
+        start_redis(box)
+        yield box
+
+
+@pytest.fixture
+def service(box: SystemdBox, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """An instance of its own, not started yet; its journal is shown when a test fails."""
+    service = Service(box, next(names))
+    yield service
+    if request.session.testsfailed:
+        print(f"--- {service.unit} ---\n{service.systemctl('status', check=False).stdout}\n{service.journal()}")  # noqa: T201 - pytest shows it
+    service.systemctl("kill", "-s", "KILL", check=False)
+    service.systemctl("stop", check=False)
+
+
+@pytest.fixture
+def running(service: Service) -> Service:
+    service.systemctl("start")
+    return service
 
 
 def _starter(url: str, namespace: str, request: pytest.FixtureRequest) -> Iterator[Start]:

@@ -27,7 +27,9 @@ APPS = Path(__file__).parent / "apps"
 class Daemon:
     """One master and its workers. `start` returns when the workers are ready."""
 
-    def __init__(self, url: str, namespace: str, *, folder: Path | None = None, **sections: Any) -> None:
+    def __init__(
+        self, url: str, namespace: str, *, folder: Path | None = None, prefix: Sequence[str] = (), **sections: Any
+    ) -> None:  # fmt: skip
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rqsup-daemon-"))
         self.config = self.folder / "rqsup.yaml"
         self.socket = self.folder / "control.sock"
@@ -43,6 +45,9 @@ class Daemon:
             self.settings[name] = known | value if isinstance(known, dict) else value
         self.write_config()
         self.process: subprocess.Popen[bytes] | None = None
+        #: A program that becomes the master, with its arguments, as `nice`, and variables that only it gets.
+        self.wrapper = list(prefix)
+        self.environ: dict[str, str] = {}
 
     def write_config(self) -> None:
         """Write the settings to the file that the master reads."""
@@ -50,9 +55,12 @@ class Daemon:
 
     def launch(self, *arguments: str, path: Path = APPS, python: Sequence[str] = ()) -> Daemon:
         """Start the master and return at once; `python` are options of the interpreter."""
-        command = [sys.executable, *python, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
+        interpreter = [*self.wrapper, sys.executable, *python]
+        command = [*interpreter, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=path, stderr=log, stdout=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=path, stderr=log, stdout=log, start_new_session=True, env=os.environ | self.environ
+            )
         return self
 
     def start(self, *arguments: str, path: Path = APPS, timeout_s: float = 30) -> Daemon:

@@ -102,6 +102,11 @@ class SystemdBox:
         """Write a file inside."""
         self.run("sh", "-c", f'mkdir -p "$(dirname {path})" && cat > {path} && chmod {mode:o} {path}', text=text)
 
+    def outside_pids(self, group: str) -> list[int]:
+        """The processes of a cgroup inside, with the pids that they have outside."""
+        folders = [folder for folder in (self._cgroup / group.lstrip("/"),) if folder.is_dir()]
+        return [int(pid) for folder in folders for pid in (folder / "cgroup.procs").read_text().split()]
+
     def python(self, program: str, *arguments: str) -> str:
         """Run a Python program inside, with rqsup to import; return what it prints."""
         return self.run(f"{VENV}/bin/python", "-c", program, *arguments).stdout

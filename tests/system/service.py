@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from typing import Any
 
 from rqsup.store.server import find_binary
-from tests.system.sdbox import PACKAGES, VENV, SystemdBox
+from tests.system.sdbox import CHECKOUT, PACKAGES, VENV, SystemdBox
 from tests.waiting import wait_until
 
+#: A pool of its own for each test.
+names = (f"pool{number}" for number in itertools.count(1))
 REDIS_URL = "unix:///run/test-redis/redis.sock"
 REDIS_UNIT = """\
 [Service]
@@ -31,7 +34,7 @@ DROP_IN = """\
 WatchdogSec=2
 RestartSec=100ms
 """
-#: Sends `count` naps, or shows each job given: its state and, once it succeeded, its result.
+#: Sends `count` naps, calls a task with texts, or shows each job given: its state and, once it succeeded, its result.
 DRIVE = """\
 import json, sys
 from rqsup import Client
@@ -40,6 +43,8 @@ client = Client(url, namespace=namespace)
 if command == "send":
     count, seconds = int(rest[0]), float(rest[1])
     print(json.dumps([client.enqueue("nap", seconds).id for _ in range(count)]))
+elif command == "call":
+    print(json.dumps(client.enqueue(rest[0], *rest[1:]).result(timeout=30)))
 else:
     jobs = [client.get(job_id) for job_id in rest]
     print(json.dumps([[job.state, job.result(timeout=1) if job.state == "succeeded" else None] for job in jobs]))
@@ -120,6 +125,16 @@ class Service:
         """Enqueue jobs; returns their ids."""
         ids: list[str] = json.loads(self._drive("send", str(count), str(seconds)))
         return ids
+
+    def call(self, task: str, *arguments: str) -> Any:
+        """The result of a job."""
+        return json.loads(self._drive("call", task, *arguments))
+
+    def drop_in(self, name: str, text: str | None = None) -> None:
+        """Add a drop-in, a shipped one or one with this text; it counts from the next start."""
+        text = (CHECKOUT / f"systemd/drop-ins/{name}.conf").read_text() if text is None else f"[Service]\n{text}\n"
+        self.box.write(f"/etc/systemd/system/{self.unit}.d/{name}.conf", text)
+        self.box.run("systemctl", "daemon-reload")
 
     def jobs(self, ids: list[str]) -> list[tuple[str, dict[str, Any] | None]]:
         """State and result of each job."""

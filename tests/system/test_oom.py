@@ -6,11 +6,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rqsup import Client, JobState
-from rqsup.supervisor.oom import find_counter
+from rqsup.supervisor import exits
+from rqsup.workers.oom import find_counter
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon
 from tests.waiting import wait_until
@@ -43,8 +45,8 @@ def cgroup() -> Iterator[Path]:
         folder.rmdir()
 
 
-def start_in(cgroup: Path, start: Start) -> Daemon:
-    daemon = start(launch_only=True, workers={"count": 2, "crash_limit": 1})
+def start_in(cgroup: Path, start: Start, **sections: Any) -> Daemon:
+    daemon = start(launch_only=True, **sections, workers={"count": 2, "crash_limit": 1})
     # Python has not even begun: the zygote and the workers will be born in it.
     (cgroup / "cgroup.procs").write_text(str(daemon.pid))
     wait_until(lambda: daemon.is_ready(2), 30, "two ready workers")
@@ -75,3 +77,18 @@ def test_an_operators_kill_is_not_taken_for_an_oom_kill(cgroup: Path, start: Sta
     wait_until(lambda: job.refresh().state is JobState.DEAD, 30, "the job's end")
     crash = (job.record and job.record.crash) or {}
     assert crash["message"].startswith("killed by SIGKILL, not by rqsup: an operator or another program")
+
+
+def test_on_demand_an_oom_kill_ends_the_master_which_drains_first(cgroup: Path, start: Start, client: Client) -> None:
+    daemon = start(launch_only=True, workers={"count": 2, "crash_limit": 1, "oom": "fail"})
+    (cgroup / "cgroup.procs").write_text(str(daemon.pid))
+    wait_until(lambda: daemon.is_ready(2), 30, "two ready workers")
+    running = client.enqueue("probe.wait_for_stop")
+    daemon.busy_worker()
+
+    job = client.enqueue("probe.eat", 2 * (LIMIT_BYTES >> 20))
+
+    assert daemon.wait() == exits.OUT_OF_MEMORY
+    assert job.refresh().state is JobState.DEAD
+    assert running.result(1)  # it was told to stop, and ended in order
+    assert "workers.oom is fail: draining, to end with status 71" in daemon.log_text()

@@ -266,7 +266,9 @@ def test_titles_tell_the_story(start: Start, client: Client) -> None:
 
     wait_until(lambda: "probe.nap" in _title(worker["pid"]), what="the job in the title")
 
-    assert _title(worker["pid"]).startswith(f"rqsup: worker {worker['number']} [probe.nap {worker['job_id'][:8]}")
+    assert _title(worker["pid"]).startswith(
+        f"rqsup: worker {worker['number']} [test] gen 1, probe.nap {worker['job_id'][:8]}"
+    )
     assert _title(daemon.pid).startswith("rqsup: master [test] 2/2 ready, 1 busy")
     daemon.signal(signal.SIGINT)
     daemon.wait()

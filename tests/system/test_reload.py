@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rqsup import Client
@@ -19,12 +21,16 @@ from tests.waiting import wait_until
 
 CODE = """
 import time
-from rqsup import task
+from rqsup import current_job, task
 
 @task(name="version.tell")
 def tell(seconds: float = 0.0) -> int:
     time.sleep(seconds)
     return {number}
+
+@task(name="version.generation")
+def generation() -> int:
+    return current_job().generation
 """
 
 
@@ -47,6 +53,19 @@ def test_new_code_takes_over(deployed: Daemon, client: Client, tmp_path: Path) -
     assert answer == {"generation": 2}
     assert client.enqueue("version.tell").result(10) == 22
     assert {worker["generation"] for worker in deployed.workers()} == {2}
+
+
+def test_each_job_tells_the_generation_that_ran_it(deployed: Daemon, client: Client) -> None:
+    old = client.enqueue("version.generation")
+    assert old.result(10) == 1
+
+    deployed.ask("reload", wait="drained")
+    new = client.enqueue("version.generation")
+    assert new.result(10) == 2
+
+    assert [client.record(job.id).generation for job in (old, new)] == [1, 2]
+    with urllib.request.urlopen(f"http://{deployed.status()['metrics_address']}/metrics") as page:
+        assert "rqsup_generation 2.0" in page.read().decode()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +114,35 @@ def test_broken_configuration_changes_nothing_and_says_why(
     assert client.enqueue("version.tell").result(10) == 1
 
 
+def test_configuration_that_never_ends_is_the_throw_away_process_problem(deployed: Daemon, client: Client) -> None:
+    deployed.settings["workers"]["boot_timeout"] = 5
+    deployed.write_config()
+    deployed.ask("reload", wait="drained")
+    before = deployed.workers()
+    deployed.config.unlink()
+    os.mkfifo(deployed.config)
+
+    with pytest.raises(MasterRefused, match=r"could not be read within 5 s \(workers.boot_timeout\)"):
+        deployed.ask("reload")
+
+    assert {worker["pid"] for worker in deployed.workers()} == {worker["pid"] for worker in before}
+    assert client.enqueue("version.tell").result(10) == 1
+    assert not [
+        pid for pid in deployed.tree() if "rqsup.supervisor.validation" in " ".join(psutil.Process(pid).cmdline())
+    ]
+
+
+def test_configuration_that_kills_its_reader_changes_nothing(deployed: Daemon, client: Client, tmp_path: Path) -> None:
+    # As after a deploy that broke a library: found first, because the master was started in this folder.
+    (tmp_path / "yaml.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
+
+    with pytest.raises(MasterRefused, match=r"was killed by signal 11"):
+        deployed.ask("reload")
+
+    assert deployed.status()["generation"] == 1
+    assert client.enqueue("version.tell").result(10) == 1
+
+
 def test_signal_reloads(deployed: Daemon) -> None:
     deployed.signal(signal.SIGHUP)
 
@@ -126,6 +174,25 @@ def test_changed_number_of_workers_takes_effect(deployed: Daemon) -> None:
     deployed.ask("reload", wait="drained")
 
     assert deployed.status()["ready"] == 5
+
+
+def test_reload_in_batches_never_has_fewer_ready_than_wanted(deployed: Daemon) -> None:
+    deployed.settings["workers"] |= {"count": 6, "reload_share": 0.5}
+    deployed.write_config()
+    deployed.ask("reload", wait="drained")
+    taken = {worker["number"] for worker in deployed.workers()}
+
+    reload = threading.Thread(target=deployed.ask, args=("reload",), kwargs={"wait": "drained"})
+    reload.start()
+    seen = sample_until(lambda: not reload.is_alive(), deployed.status, 60)
+    reload.join()
+
+    assert min(picture["ready"] for picture in seen) >= 6
+    young = [sum(w["generation"] == 3 and w["state"] == "starting" for w in picture["workers"]) for picture in seen]
+    assert max(young) <= 3
+    assert {worker["generation"] for worker in deployed.workers()} == {3}
+    # The first three were asked for at once, before any of the old six had freed its number.
+    assert set(sorted(set(range(1, 10)) - taken)[:3]) <= {worker["number"] for worker in deployed.workers()}
 
 
 CHECKED = """

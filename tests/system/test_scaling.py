@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import mmap
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from rqsup import Client
 from rqsup.request import Request
+from rqsup.store.server import LocalServer
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon, all_ended, sample_until, stats
 from tests.waiting import wait_until
@@ -119,6 +121,26 @@ def test_under_memory_pressure_workers_take_no_new_jobs_until_it_is_over(
 
     assert waiting.result(60)["attempt"] == 1
     assert daemon.status()["state"] == "running"
+
+
+def test_the_watch_that_systemd_sets_up_rings_under_real_pressure(
+    redis_server: LocalServer, namespace: str, client: Client, thrash: Callable[[], Callable[[], None]]
+) -> None:
+    daemon = Daemon(redis_server.url, namespace, workers={"count": 2}, pressure={"hold": 1.0, "interval": 0.1})
+    # As systemd writes it, but for 20 ms of 2 s instead of 200: this machine has memory in plenty.
+    threshold = base64.b64encode(b"some 20000 2000000\0").decode()
+    daemon.environ = {"MEMORY_PRESSURE_WATCH": "/proc/pressure/memory", "MEMORY_PRESSURE_WRITE": threshold}
+    try:
+        daemon.start()
+        assert "watch cannot be used" not in daemon.log_text()
+        end = thrash()
+        status = wait_until(lambda: _if(daemon.status(), "shedding"), what="shed load") or {}
+        assert status["shedding"] == "memory pressure: the watch that systemd set up for the unit rang"
+        end()
+        wait_until(lambda: daemon.status()["state"] == "running", what="the end of it")
+        assert client.enqueue("probe.nap", 0).result(30)
+    finally:
+        daemon.stop()
 
 
 def test_pressure_and_quiet_are_two_reasons_each_for_itself(start: Start, client: Client, tmp_path: Path) -> None:

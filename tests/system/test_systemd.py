@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system import sdbox
 from tests.system.sdbox import SystemdBox
-from tests.system.service import APP, Service, start_redis
+from tests.system.service import APP, Service, names
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.slow]
-names = (f"pool{number}" for number in itertools.count(1))
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdBox]:
-    reason = sdbox.why_not()
-    if reason:
-        pytest.skip(reason)
-    with SystemdBox(tmp_path_factory.mktemp("systemd") / "box") as box:
-        start_redis(box)
-        yield box
-
-
-@pytest.fixture
-def service(box: SystemdBox, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """An instance of its own, not started yet; its journal is shown when a test fails."""
-    service = Service(box, next(names))
-    yield service
-    if request.session.testsfailed:
-        print(f"--- {service.unit} ---\n{service.systemctl('status', check=False).stdout}\n{service.journal()}")  # noqa: T201 - pytest shows it
-    service.systemctl("kill", "-s", "KILL", check=False)
-    service.systemctl("stop", check=False)
-
-
-@pytest.fixture
-def running(service: Service) -> Service:
-    service.systemctl("start")
-    return service
 
 
 def test_start_returns_when_the_workers_are_ready(service: Service) -> None:
@@ -223,3 +194,24 @@ def test_a_pool_runs_under_the_strict_drop_in_too(service: Service) -> None:
     service.systemctl("start")
 
     service.await_success(service.send(2, 0))
+
+
+def test_what_a_job_prints_is_in_the_journal_with_fields_of_its_own(service: Service) -> None:
+    service.write_app(
+        "from rqsup import task\n@task(name='nap')\ndef nap(seconds):\n    print('good night', seconds)\n    return 1\n"
+    )
+    service.systemctl("start")
+
+    [job] = service.send(1, 0.0)
+
+    def entries() -> list[dict[str, str]]:
+        shown = service.box.run("journalctl", "-o", "json", f"RQSUP_JOB={job}", check=False).stdout
+        return [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+
+    [entry] = wait_until(entries, what="the line in the journal")
+    fields = {name: value for name, value in entry.items() if name.startswith("RQSUP_") or name == "MESSAGE"}
+    assert fields.pop("RQSUP_WORKER") in {"1", "2"}
+    assert fields == {
+        "MESSAGE": "good night 0.0", "RQSUP_JOB": job, "RQSUP_TASK": "nap", "RQSUP_POOL": service.name, "RQSUP_GENERATION": "1",
+    }  # fmt: skip
+    assert entry["_SYSTEMD_UNIT"] == service.unit

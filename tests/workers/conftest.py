@@ -26,7 +26,7 @@ def slot() -> Slot:
 def alarm() -> Iterator[Alarm]:
     """An installed alarm; the test runner's own timer comes back afterwards."""
     handler, (left_s, _) = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
-    alarm = Alarm(3, lambda: False)
+    alarm = Alarm("worker 3 [mail] gen 2", lambda: False)
     alarm.install()
     yield alarm
     alarm.disarm()

@@ -53,7 +53,7 @@ class LoopThread:
         )
         self._master, its = socket.socketpair()
         channel = Channel(its.detach())
-        alarm, log = StillAlarm(1, lambda: False), get_logger("worker")
+        alarm, log = StillAlarm("worker 1 [mail] gen 2", lambda: False), get_logger("worker")
         runner = Runner(
             settings=settings, place=Place("w", 1, "h", os.getpid(), 1), slot=self.slot, alarm=alarm, log=log
         )

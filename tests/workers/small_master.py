@@ -23,7 +23,7 @@ from typing import Any
 from rqsup.settings import RedisSettings, Settings
 from rqsup.task import task
 from rqsup.workers.assignment import Assignment
-from rqsup.workers.boot import MASTERS_VARIABLES, run_worker
+from rqsup.workers.boot import MASTERS_VARIABLES, Descriptors, run_worker
 from rqsup.workers.slot import STRIDE
 
 PR_GET_PDEATHSIG = 2
@@ -81,7 +81,7 @@ def main() -> None:
         if pid == 0:
             mine.close()
             assignment = Assignment(index + 1, f"small.{index + 1}", index, 1, master)
-            run_worker(assignment, settings, memory, its.detach())
+            run_worker(assignment, settings, memory, Descriptors(its.detach()))
         its.close()
         pids.append(pid)
         ends.append(mine)

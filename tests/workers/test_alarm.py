@@ -87,12 +87,12 @@ def test_the_title_of_a_long_job_shows_task_short_id_and_age(alarm: Alarm, monke
 
     alarm.arm("mail.send", ID, 60)
 
-    assert title() == "rqsup: worker 3 [busy]"
+    assert title() == "rqsup: worker 3 [mail] gen 2, busy"
     spin(0.1)
-    assert title() == "rqsup: worker 3 [mail.send 01a20055…162f 0s]"
+    assert title() == "rqsup: worker 3 [mail] gen 2, mail.send 01a20055…162f 0s"
     alarm.disarm()
     alarm.show("idle")
-    assert title() == "rqsup: worker 3 [idle]"
+    assert title() == "rqsup: worker 3 [mail] gen 2, idle"
 
 
 def test_a_title_update_does_not_break_off_a_system_call_of_the_job(

@@ -141,9 +141,10 @@ def test_closed_streams_do_not_change_how_a_worker_ends(start: Any, client: Clie
 
 def test_a_worker_whose_own_code_fails_says_so_and_ends_with_a_status_of_its_own() -> None:
     program = (
-        "import os, mmap; from rqsup.config import Settings; from rqsup.workers.assignment import Assignment; from rqsup.workers.boot import run_worker\n"
+        "import os, mmap; from rqsup.config import Settings; from rqsup.workers.assignment import Assignment\n"
+        "from rqsup.workers.boot import Descriptors, run_worker\n"
         "child = os.fork()\n"
-        "if child == 0: run_worker(Assignment(1, 'w', 0, 1, os.getppid()), Settings(), mmap.mmap(-1, 4096), 99)\n"
+        "if child == 0: run_worker(Assignment(1, 'w', 0, 1, os.getppid()), Settings(), mmap.mmap(-1, 4096), Descriptors(99))\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
 
@@ -155,7 +156,7 @@ def test_a_worker_whose_own_code_fails_says_so_and_ends_with_a_status_of_its_own
 
 def test_a_worker_whose_master_is_not_its_parent_ends_at_once() -> None:
     program = (
-        "import os; from rqsup.workers.boot import die_with_parent\n"
+        "import os; from rqsup.workers.kernel import die_with_parent\n"
         "child = os.fork()\n"
         "if child == 0: die_with_parent(1); os._exit(9)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"

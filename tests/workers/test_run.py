@@ -295,7 +295,7 @@ class LateAlarm(Alarm):
 
 
 def test_a_timeout_in_the_very_last_moment_leaves_no_job_behind(slot: Slot, alarm: Alarm) -> None:
-    late = LateAlarm(1, lambda: False)
+    late = LateAlarm("worker 1 [mail] gen 2", lambda: False)
     late.install()
 
     settled = run_on(make_runner(slot, late), lambda: 1)

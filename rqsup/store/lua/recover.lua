@@ -6,14 +6,16 @@
 -- ARGV[4] cause       JSON: what happened, in words, with time and place
 -- ARGV[5] charged     id of the job that the worker was running when it crashed; '' = nobody's fault
 -- ARGV[6] crash_limit crashes after which a job is quarantined in the dead letters
--- ARGV[7] evidence    JSON: the cause with the stack of the dead worker, for the charged job alone
+-- ARGV[7] evidence    JSON: the cause with the stack of the dead worker, for the charged or condemned job alone
+-- ARGV[8] condemned   id of the job for whose sake an operator had the worker killed: it goes to the dead letters,
+--                     with the cause's message as the reason and no crash; '' = none
 -- Returns {'alive'} (it beat again: nothing changed) | {'ok', returned ids, buried ids, left}:
 --         left = jobs still to return; call again until it is 0.
 -- Atomic: two reapers may run this at once; each job is returned once, with a new token.
 -- Uses: names clock tally unreadable deliver defer
 -- Flags: allow-oom (a full server must still recover)
 local worker, beat, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local cause, charged, crash_limit, evidence = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local cause, charged, crash_limit, evidence, condemned = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 
 if beat ~= '' and redis.call('HGET', workers_key, worker) ~= beat then return {'alive'} end
 
@@ -39,10 +41,16 @@ local function give_back(id)
     redis.call('HSET', key, 'crashes', crashes, 'crash', evidence)
     tally('crashed')
   end
-  if id == charged and crashes >= crash_limit then
+  local reason = nil
+  if id == condemned then
+    redis.call('HSET', key, 'crash', evidence)
+    reason = cjson.decode(cause).message
+  elseif id == charged and crashes >= crash_limit then
+    reason = 'crash limit: its worker died ' .. crashes .. ' times while running it'
+  end
+  if reason then
     redis.call('ZADD', dead_key, now, id)
-    redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'token', token,
-      'reason', 'crash limit: its worker died ' .. crashes .. ' times while running it')
+    redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'token', token, 'reason', reason)
     tally('dead')
     buried[#buried + 1] = id
     return

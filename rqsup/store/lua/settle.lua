@@ -8,6 +8,8 @@
 --   outcome 'succeed' payload = result JSON,  number = time the record is kept, ms; 0 = delete it
 --   outcome 'retry'   payload = error JSON,   number = delay until the next attempt, ms
 --   outcome 'bury'    payload = error JSON,   number = unused
+--   outcome 'crash'   payload = cause JSON,   number = crashes after which it is dead; the job's own
+--                     process died while its worker lives on: else as `recover` with this job charged
 --   outcome 'defer'   payload = error JSON,   number = time since the first deferral after which it is buried, ms
 --                     (a task that this worker's code does not know: newer code may be on its way)
 -- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
@@ -15,7 +17,7 @@
 --         not kept: nothing changed) | 'fault: …' (its new place
 --         has a wrong type: nothing changed); jobs and faults as in claim.
 -- Atomic: a job that left `processing` without arriving elsewhere would be lost.
--- Uses: names clock tally announce unreadable begin
+-- Uses: names clock tally announce unreadable deliver begin
 -- Flags: allow-oom (a full server must still drain)
 local worker, count, lane_count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = processing_key(worker)
@@ -23,6 +25,25 @@ local now = now_ms()
 local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead', defer = 'scheduled'}
 -- Pause before a deferred job is offered again, ms.
 local defer_ms = 1000
+
+-- Charges a crash: dead at the limit, else ready again at the consuming end.
+local function crash(id, key, cause, limit)
+  local job = redis.call('HMGET', key, 'queue', 'level', 'crashes')
+  local crashes = (tonumber(job[3]) or 0) + 1
+  if crashes >= limit then
+    local added = redis.pcall('ZADD', dead_key, now, id)
+    if type(added) == 'table' then return added end
+    redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'crashes', crashes, 'crash', cause,
+      'reason', 'crash limit: its process died ' .. crashes .. ' times while running it')
+    tally('dead')
+  else
+    local fault = deliver(id, job[1], job[2], true)
+    if fault then return fault end
+    redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
+  end
+  tally('crashed')
+  return nil
+end
 
 local function settle(id, token, outcome, payload, number)
   local key = job_key(id)
@@ -32,6 +53,7 @@ local function settle(id, token, outcome, payload, number)
     return 'stale'
   end
   if job[1] ~= 'active' then
+    if outcome == 'crash' then return redis.call('HGET', key, 'crash') == payload and 'repeated' or 'stale' end
     local same = job[1] == ended[outcome] or (outcome == 'defer' and job[1] == 'dead')
     return same and 'repeated' or 'stale'
   end
@@ -58,6 +80,9 @@ local function settle(id, token, outcome, payload, number)
       'errors', (tonumber(job[4]) or 0) + 1)
     announce(id, due)
     tally('retried')
+  elseif outcome == 'crash' then
+    local fault = crash(id, key, payload, number)
+    if fault then return 'fault: ' .. fault.err end
   else
     local added = redis.pcall('ZADD', dead_key, now, id)
     if type(added) == 'table' then return 'fault: ' .. added.err end

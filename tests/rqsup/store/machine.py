@@ -20,7 +20,7 @@ T = TypeVar("T")
 QUEUES = ("p", "q")
 LEVELS = st.sampled_from(("high", "normal", "low"))
 WORKERS = st.sampled_from(("w1", "w2", "w3"))
-OUTCOMES = st.sampled_from(("succeed", "retry", "bury"))
+OUTCOMES = st.sampled_from(("succeed", "retry", "bury", "crash"))
 ANY = st.integers(min_value=0, max_value=1_000)
 
 
@@ -78,6 +78,7 @@ class JobMachine(RuleBasedStateMachine):
         owner, job = self.pick(self.attempts, pick)
         worker = owner if by == "itself" else by
         allowed = self.valid.get(job.id) == (worker, job.token)
+        # The delay stands for the limit of crashes too: 60,000 are never reached, 0 buries at once.
         number = 60_000 if outcome == "succeed" else delay_ms
 
         verdict = self.raw.settle(job, outcome, b"{}", number, worker)
@@ -85,7 +86,8 @@ class JobMachine(RuleBasedStateMachine):
         assert (verdict == "ok") == allowed, f"{job.id}: {outcome} by {worker} with token {job.token} was {verdict}"
         if allowed:
             del self.valid[job.id]
-            self.end(job.id, {"succeed": "succeeded", "bury": "dead"}.get(outcome, ""))
+            dead = outcome == "bury" or (outcome == "crash" and not delay_ms)
+            self.end(job.id, "succeeded" if outcome == "succeed" else "dead" if dead else "")
 
     @precondition(lambda self: self.valid)
     @rule(pick=ANY)

@@ -257,6 +257,34 @@ def test_the_answer_of_a_live_worker_is_read() -> None:
     assert call.decode([b"alive"]).alive is True
 
 
+def test_a_condemned_job_is_buried_without_a_crash_and_the_others_go_back(raw: Raw) -> None:
+    raw.enqueue("doomed")
+    raw.enqueue("held")
+    raw.claim(count=2)
+
+    recovery = raw.recover(condemned="doomed")
+
+    assert (recovery.buried, recovery.returned) == (["doomed"], ["held"])
+    record = raw.job("doomed")
+    assert (record["state"], record["reason"], record["crash"]) == ("dead", "killed", '{"message": "killed"}')
+    assert "crashes" not in record
+    assert int(record["token"]) == 2
+    assert raw.redis.zscore(raw.keys.dead, "doomed") is not None
+    assert (raw.stat("dead"), raw.stat("crashed"), raw.stat("recovered")) == (1, 0, 1)
+    assert raw.ready() == ["held"]
+
+
+def test_a_condemned_job_that_the_worker_no_longer_has_stays_where_it_is(raw: Raw) -> None:
+    raw.enqueue("doomed")
+    raw.enqueue("other")
+    raw.claim()
+
+    recovery = raw.recover(condemned="other")
+
+    assert (recovery.buried, recovery.returned) == ([], ["doomed"])
+    assert raw.job("other")["state"] == "ready"
+
+
 def test_the_evidence_stays_with_the_charged_job_alone_and_a_crash_is_no_hand_back(raw: Raw) -> None:
     raw.enqueue("a")
     raw.enqueue("b")

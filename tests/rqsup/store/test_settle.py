@@ -75,6 +75,86 @@ def test_a_buried_job_is_a_dead_letter_with_its_error(raw: Raw) -> None:
     assert raw.stat("dead") == 1
 
 
+def test_a_crash_is_charged_and_the_job_ready_at_the_consuming_end(raw: Raw) -> None:
+    job = started(raw)
+    raw.enqueue("b")
+
+    assert raw.settle(job, "crash", b'{"message": "boom"}', 3) == "ok"
+
+    record = raw.job("a")
+    assert (record["state"], record["crashes"], record["crash"]) == ("ready", "1", '{"message": "boom"}')
+    assert raw.ready() == ["a", "b"]
+    assert raw.processing() == []
+    assert raw.stat("crashed") == 1
+    again = raw.claim().jobs[0]
+    assert (again.id, again.crashes, again.attempt, again.token) == ("a", 1, 2, job.token + 1)
+
+
+def test_a_crash_hands_the_job_to_a_worker_that_waits(raw: Raw) -> None:
+    raw.register("other")
+    job = started(raw)
+    raw.claim("other", wait=True)
+
+    assert raw.settle(job, "crash", b"{}", 3) == "ok"
+
+    assert raw.redis.lrange(raw.keys.inbox("other"), 0, -1) == [b"a"]
+    assert raw.ready() == []
+
+
+def test_a_crash_at_the_limit_is_a_dead_letter_with_its_cause(raw: Raw) -> None:
+    job = started(raw)
+
+    assert raw.settle(job, "crash", b'{"message": "boom"}', 1) == "ok"
+
+    record = raw.job("a")
+    assert (record["state"], record["crashes"], record["crash"]) == ("dead", "1", '{"message": "boom"}')
+    assert record["reason"] == "crash limit: its process died 1 times while running it"
+    assert raw.dead() == ["a"]
+    assert raw.processing() == []
+    assert (raw.stat("crashed"), raw.stat("dead")) == (1, 1)
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_the_same_crash_twice_is_told_and_counted_once(raw: Raw, limit: int) -> None:
+    job = started(raw)
+    raw.settle(job, "crash", b'{"at_ms": 1}', limit)
+    before = raw.picture(without=())
+
+    assert raw.settle(job, "crash", b'{"at_ms": 1}', limit) == "repeated"
+    assert raw.picture(without=()) == before
+
+
+def test_a_crash_after_another_end_is_stale(raw: Raw) -> None:
+    job = started(raw)
+    raw.settle(job, "retry", b"{}", 0)
+    before = raw.picture()
+
+    assert raw.settle(job, "crash", b"{}", 3) == "stale"
+    assert raw.picture() == before
+
+
+def test_a_crash_of_an_attempt_that_was_taken_away_changes_nothing(raw: Raw) -> None:
+    old = started(raw)
+    raw.settle(old, "crash", b'{"at_ms": 1}', 3)
+    raw.claim()
+    before = raw.picture()
+
+    assert raw.settle(old, "crash", b'{"at_ms": 1}', 3) == "stale"
+    assert raw.picture() == before
+
+
+@pytest.mark.parametrize(("limit", "place"), [(1, "dead"), (3, "ready")])
+def test_a_crash_whose_new_place_has_a_wrong_type_leaves_the_job_where_it_is(raw: Raw, limit: int, place: str) -> None:
+    job = started(raw)
+    raw.spoil({"dead": raw.keys.dead, "ready": raw.keys.ready("q:normal")}[place])
+    before = raw.picture()
+
+    assert raw.settle(job, "crash", b"{}", limit).startswith("fault: WRONGTYPE")
+
+    assert raw.picture() == before
+    assert raw.processing() == ["a"]
+
+
 @pytest.mark.parametrize("outcome", ["succeed", "retry", "bury", "defer"])
 def test_the_same_settle_twice_is_told_and_changes_nothing(raw: Raw, outcome: str) -> None:
     job = started(raw)
@@ -94,7 +174,7 @@ def test_a_second_settle_with_another_outcome_is_stale(raw: Raw) -> None:
     assert raw.picture() == before
 
 
-@pytest.mark.parametrize("outcome", ["succeed", "retry", "bury", "defer"])
+@pytest.mark.parametrize("outcome", ["succeed", "retry", "bury", "defer", "crash"])
 def test_a_settle_with_an_old_token_changes_nothing(raw: Raw, outcome: str) -> None:
     old = started(raw)
     new = raw.claim(resume=True).jobs[0]

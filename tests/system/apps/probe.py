@@ -210,6 +210,53 @@ def grandchild(path: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@task(name="probe.say")
+def say(text: str, lines: int = 1) -> str:
+    """Print lines, as Python does."""
+    for number in range(lines):
+        print(f"{text} {number}" if lines > 1 else text)  # noqa: T201 - that is the point
+    return current_job().id
+
+
+@task(name="probe.say_in_all_ways")
+def say_in_all_ways(seconds: float = 0.5) -> str:
+    """Print by Python, by C's stdio, by the bare descriptor and by a program; then stay, so that the master reads."""
+    print("by python")  # noqa: T201 - that is the point
+    print("by stderr", file=sys.stderr)  # noqa: T201 - that is the point
+    ctypes.CDLL(None).puts(b"by stdio")
+    os.write(2, b"by descriptor\n")
+    subprocess.run(["sh", "-c", "echo by program; echo by its stderr >&2"], check=True)
+    print("unfinished", end="")  # noqa: T201 - that is the point
+    time.sleep(seconds)
+    return current_job().id
+
+
+@task(name="probe.say_and_fall")
+def say_and_fall() -> None:
+    """Print without a line break, then read the null pointer."""
+    os.write(1, b"last words")
+    ctypes.string_at(0)
+
+
+@task(name="probe.print_apart", isolation="fork")
+def print_apart(text: str, die: bool = False) -> str:
+    """Print from a process of its own, which may die then."""
+    print(text, flush=True)  # noqa: T201 - that is the point
+    if die:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return current_job().id
+
+
+@task(name="probe.flood")
+def flood(megabytes: int) -> float:
+    """Print so much in short lines; returns the seconds that it took."""
+    began = time.monotonic()
+    block = b"0123456789abcdef\n" * 61_680
+    for _ in range(megabytes):
+        os.write(1, block)
+    return time.monotonic() - began
+
+
 #: What `probe.leak` never gives back.
 LEAKED: list[bytearray] = []
 
