@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import msgspec
 from rqsup.errors import AppImportError, ConfigError, MasterRefused, RqsupError
 from rqsup.supervisor import exits
 from rqsup.supervisor.ports import protocol
+from rqsup.supervisor.ports.accepted import accepted
 from rqsup.supervisor.ports.place import SocketPlace
 
 _log = logging.getLogger("rqsup.master")
@@ -32,7 +33,13 @@ CLOSE_GRACE_S = 1.0
 #: A client that lets so many bytes pile up misses further progress lines, but not its answer.
 BACKLOG_BYTES = 64 * 1024
 
-Handle = Callable[[str, dict[str, Any], Callable[[str], None]], Awaitable[dict[str, Any]]]
+#: The command whose client is handed over to the next program.
+UPGRADE = "upgrade"
+
+#: Takes one line of progress.
+Tell = Callable[[str], None]
+Handle = Callable[[str, dict[str, Any], Tell], Awaitable[dict[str, Any]]]
+Work = Callable[[Tell], Awaitable[dict[str, Any]]]
 
 
 class ControlPort:
@@ -46,6 +53,8 @@ class ControlPort:
         self._handle = handle
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        #: The command that each of them asked for, once it is known, and the way to it.
+        self._asked: dict[asyncio.Task[None], tuple[str, asyncio.StreamWriter]] = {}
 
     async def start(self) -> None:
         """Take the socket's place and listen.
@@ -55,13 +64,41 @@ class ControlPort:
         """
         listener = self._place.take()
         try:
-            self._server = await asyncio.start_unix_server(
-                self._accept, sock=listener, limit=protocol.REQUEST_LIMIT_BYTES, backlog=CLIENT_LIMIT
-            )
+            await self._listen(listener)
         except BaseException:
             listener.close()
             self._place.leave()
             raise
+
+    async def hold(self) -> tuple[int, int]:
+        """Take no more clients: they wait in the socket's queue, and those who are served are answered, for a moment.
+
+        Returns the descriptors of the socket and of the lock on its place, for `go_on`, here or in another program.
+        """
+        if self._server is None:
+            raise AssertionError("start comes first")
+        listener = os.dup(self._server.sockets[0].fileno())
+        self._server.close()
+        await accepted()
+        # All but the one that waits for the upgrade, which may take longer.
+        waited_for = {client for client in self._clients if self._asked.get(client, ("",))[0] != UPGRADE}
+        if waited_for:
+            await asyncio.wait(waited_for, timeout=CLOSE_GRACE_S)
+        return listener, self._place.lock
+
+    async def go_on(self, listener: int, lock: int) -> None:
+        """Take clients again on what `hold` returned."""
+        self._place.inherit(lock)
+        await self._listen(socket.socket(fileno=listener))
+
+    def requesters(self) -> list[int]:
+        """Descriptors of the clients that wait for an upgrade."""
+        return [writer.get_extra_info("socket").fileno() for name, writer in self._asked.values() if name == UPGRADE]
+
+    async def answer(self, descriptor: int, work: Work) -> None:
+        """Serve a client that the program before this one took, and whose command is still under way."""
+        _, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
+        self._attend(self._serve(self._carry_out(UPGRADE, work, writer), writer))
 
     async def close(self) -> None:
         """Stop listening, let running commands answer for a moment, give the place back."""
@@ -85,13 +122,22 @@ class ControlPort:
             writer.write(protocol.encode(_failure(fault)))  # one short line always fits into the kernel's buffer
             writer.close()
             return
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._attend(self._serve(self._reply(reader, writer), writer))
+
+    def _attend(self, service: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(service)
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _listen(self, listener: socket.socket) -> None:
+        # Not start_unix_server, which from Python 3.13 on removes the socket's file when it closes: that is the place's part.
+        self._server = await asyncio.start_server(
+            self._accept, sock=listener, limit=protocol.REQUEST_LIMIT_BYTES, backlog=CLIENT_LIMIT
+        )
+
+    async def _serve(self, answering: Coroutine[Any, Any, protocol.Reply | None], writer: asyncio.StreamWriter) -> None:
         try:
-            reply = await self._reply(reader, writer)
+            reply = await answering
             if reply is not None:
                 await _send(reply, writer)
         except (OSError, TimeoutError):
@@ -115,20 +161,28 @@ class ControlPort:
         request = _parse(line)
         if isinstance(request, protocol.Reply):
             return request
-        return await self._run(request, writer)
+        return await self._carry_out(
+            request.command, lambda tell: self._handle(request.command, request.arguments, tell), writer
+        )
 
-    async def _run(self, request: protocol.Request, writer: asyncio.StreamWriter) -> protocol.Reply:
+    async def _carry_out(self, command: str, work: Work, writer: asyncio.StreamWriter) -> protocol.Reply:
         def progress(text: str) -> None:
             if writer.transport.get_write_buffer_size() < BACKLOG_BYTES and not writer.is_closing():
                 writer.write(protocol.encode(protocol.Reply(progress=text)))
 
+        client = asyncio.current_task()
+        if client is None:
+            raise AssertionError("runs in the task of its client")
+        self._asked[client] = command, writer
         try:
-            return protocol.Reply(ok=True, answer=await self._handle(request.command, request.arguments, progress))
+            return protocol.Reply(ok=True, answer=await work(progress))
         except RqsupError as fault:
             return _failure(str(fault), _exit_code(fault))
         except Exception as fault:  # noqa: BLE001 - a fault in one command must not end the master; logged with its stack
-            _log.exception("the command %s failed", request.command)
-            return _failure(f"{request.command} failed inside the master ({fault!r}): its log says where")
+            _log.exception("the command %s failed", command)
+            return _failure(f"{command} failed inside the master ({fault!r}): its log says where")
+        finally:
+            del self._asked[client]
 
 
 def _parse(line: bytes) -> protocol.Request | protocol.Reply:

@@ -39,6 +39,7 @@ COUNTERS = (
     ("reaped", "rqsup_reaped_workers", "Dead workers, of this or another host, whose jobs were returned."),
     ("recycled", "rqsup_recycled_workers", "Workers found worn by a limit of jobs, age or memory, to be replaced."),
     ("memory_kills", "rqsup_memory_kills", "Workers killed in a job that used more than workers.max_memory_hard."),
+    ("upgrades", "rqsup_upgrades", "Upgrades of rqsup in place since the master started."),
 )
 
 Depths = Mapping[tuple[str, str], int]
