@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -21,8 +20,10 @@ from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.connection import persistence_warning
 from rqsup.supervisor import exits, signals
+from rqsup.supervisor.bequest import take_over
 from rqsup.supervisor.child import Child, Death, drain_deadline, overdue_verdict
 from rqsup.supervisor.commands import Commands
+from rqsup.supervisor.estate import Estate
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.picture import count_ready
 from rqsup.supervisor.plan import Abandon, Action, Drain, Kill, Overdue, Phase, Spawn, View, decide, next_deadline
@@ -35,6 +36,7 @@ from rqsup.supervisor.role import Role, Stage
 from rqsup.supervisor.rollout import Rollout
 from rqsup.supervisor.staffing import Staffing
 from rqsup.supervisor.stall import Stall
+from rqsup.supervisor.upgrade import Ports, Upgrade
 from rqsup.supervisor.upkeep.idle import IdleWatch
 from rqsup.supervisor.upkeep.inspector import Inspector
 from rqsup.supervisor.upkeep.reaper import Reaper
@@ -55,10 +57,16 @@ CLOSE_S = 5.0
 
 
 class Master:
-    """Supervises one pool of workers. `load` reads the configuration again for a reload."""
+    """Supervises one pool of workers.
 
-    def __init__(self, settings: Settings, *, load: Callable[[], Settings], role: Role = Role.ALL) -> None:
+    `load` reads the configuration again for a reload; `left` is what an upgrade hands over.
+    """
+
+    def __init__(
+        self, settings: Settings, *, load: Callable[[], Settings], role: Role = Role.ALL, left: Estate | None = None
+    ) -> None:
         self.role = role
+        self._left = left
         self._running = False
         self.started_at = time.monotonic()
         self.counters: Counter[str] = Counter()
@@ -93,11 +101,13 @@ class Master:
         self._http = HttpPort(
             metrics=self._commands.metrics, healthy=self._commands.healthy, ready=self._commands.ready
         )
+        self._ports = Ports(self._control, self._http)
+        self.upgrade = Upgrade(self, self._ports, self._commands.reload)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._stall = Stall(awake_at=time.monotonic())
-        self._told_ready = False
+        self.stall = Stall(awake_at=time.monotonic())
+        self.told_ready = False
         self._log = get_logger("master", pool=settings.pool)
 
     @property
@@ -129,10 +139,12 @@ class Master:
         # Workers are forked twice, and jobs may leave processes behind: all of them become our children.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
         set_title(f"master [{self.settings.pool}] starting")
-        await self._control.start()
+        await (take_over(self, self._ports, self._left) if self._left else self._control.start())
         try:
-            signals.install(asyncio.get_running_loop(), self._on_signal)
-            await self._open_http()
+            signals.install(asyncio.get_running_loop(), self._commands.obey)
+            if not self._left:
+                signals.release()
+                await self._open_http()
             if await self._start():
                 await self.farewell.over.wait()
         finally:
@@ -195,11 +207,8 @@ class Master:
         return True
 
     async def _start_steps(self) -> None:
-        warning = persistence_warning(await self.store.await_server(self._redis_is_late))
-        if warning:
-            self._log.warning(warning)
-        if self.role is not Role.SCHEDULER:
-            await self.rollout.start(self.pool)
+        if not self._left:
+            await self._start_pool()
         self.spawn_task(self.registry.run_beats())
         self.spawn_task(self.registry.run_recoveries())
         for upkeep in (self.inspector.run(), self.staffing.autoscaler.run(), self.shedder.run()):
@@ -215,11 +224,20 @@ class Master:
             )
             for work in (scheduler.run(), scheduler.listen(), reaper.run()):
                 self.spawn_task(work)
-        # Waiting for Redis and for the application's import was no stall.
-        self._stall.awake_at = time.monotonic()
         self._running = True
         self.spawn_task(self._tick_for_ever())
         self.look()
+        if self._left:
+            self.upgrade.complete(self._left)
+
+    async def _start_pool(self) -> None:
+        warning = persistence_warning(await self.store.await_server(self._redis_is_late))
+        if warning:
+            self._log.warning(warning)
+        if self.role is not Role.SCHEDULER:
+            await self.rollout.start(self.pool)
+        # Waiting for Redis and for the application's import was no stall.
+        self.stall.awake_at = time.monotonic()
 
     def _redis_is_late(self, fault: str, pause_s: float) -> None:
         self._log.warning("waiting for Redis", error=fault)
@@ -250,7 +268,7 @@ class Master:
             can_fork=self.rollout.zygote is not None,
             trial=self.rollout.trial,
             not_before=self.rollout.restart.not_before,
-            pardon_until=self._stall.pardon_until,
+            pardon_until=self.stall.pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
             recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
             redis_ok=self.store.ok,
@@ -313,29 +331,6 @@ class Master:
             stack = {"stack": death.stack} if death.stack else {}
             self._log.warning("worker died", worker=death.number, pid=death.pid, cause=death.cause, job_id=job, **stack)
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        match number:
-            case signal.SIGHUP:
-                self.spawn_task(self._commands.reload_quietly())
-            case signal.SIGTERM if self.farewell.begun:
-                self.farewell.hurry(self.settings.workers.shutdown_grace)
-                self.look()
-            case signal.SIGTERM:
-                self.stop(now=False)
-            case signal.SIGINT | signal.SIGQUIT:
-                self.stop(now=True)
-            case signal.SIGTTIN:
-                self.scale(min(self.target + 1, MAX_WORKERS))
-            case signal.SIGTTOU:
-                self.scale(max(self.target - 1, 1))
-            case signal.SIGTSTP | signal.SIGCONT:
-                self.set_quiet(number == signal.SIGTSTP)
-            case signal.SIGCHLD:
-                self.pool.reap_strangers()
-            case _:
-                # Logs go to standard error, which is the journal's or the operator's to rotate.
-                self._log.info("signal", signal=number.name)
-
     async def _tick_for_ever(self) -> None:
         interval_s = min(TICK_S, self.notifier.watchdog_interval_s or TICK_S)
         before = time.monotonic()
@@ -350,7 +345,7 @@ class Master:
             self.notifier.watchdog()
 
     def _notice_stall(self) -> None:
-        late_s = self._stall.woke(time.monotonic(), TICK_S)
+        late_s = self.stall.woke(time.monotonic(), TICK_S)
         if late_s:
             self._log.warning("the master was held up; no worker is killed for lateness now", late_s=round(late_s, 1))
 
@@ -361,11 +356,11 @@ class Master:
             grace_s = self.settings.workers.shutdown_grace
             self.notifier.extend_timeout(self.farewell.left_s + grace_s + LAST_DEBTS_S + CLOSE_S)
         elif (
-            not self._told_ready
+            not self.told_ready
             and self.stage is Stage.RUNNING
             and count_ready(self.pool.children.values()) >= self.target
         ):
-            self._told_ready = True
+            self.told_ready = True
             self.notifier.ready(text)
             self._log.info("ready", workers=self.target, metrics=self.metrics_address)
         self.notifier.status(text)

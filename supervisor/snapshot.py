@@ -54,7 +54,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     namespace: str
     pid: int
     generation: int
-    #: starting | running | degraded | reloading | quiet | shedding | stopping
+    #: starting | running | degraded | upgrading | reloading | quiet | shedding | stopping
     state: str
     #: Workers wanted, workers ready to take jobs, workers inside a job.
     target: int
@@ -72,7 +72,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     #: Why the pool is degraded; empty otherwise.
     degraded: str
     #: Totals since the master started, over all workers, living and dead:
-    #: succeeded retried buried crashed returned recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills
+    #: succeeded retried buried crashed returned recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills upgrades
     counters: dict[str, int]
     workers: list[WorkerView]
     #: The latest recoveries, newest last, at most 50.
@@ -82,3 +82,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     target_by: str = "configuration"
     #: Why workers take no new jobs although nobody told them to; empty = they do.
     shedding: str = ""
+    #: Version of rqsup that the master runs, and what the last upgrade in place came to; empty before the first.
+    rqsup: str = ""
+    last_upgrade: str = ""

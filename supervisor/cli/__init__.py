@@ -9,7 +9,7 @@ from rqsup.supervisor.cli.admin import admin
 from rqsup.supervisor.cli.config_commands import config_group
 from rqsup.supervisor.cli.demo import demo
 from rqsup.supervisor.cli.frame import ErrorGroup
-from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop
+from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop, upgrade
 from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
 from rqsup.supervisor.cli.stacks import stacks
@@ -21,5 +21,5 @@ def main() -> None:
     """A Redis work queue that owns its worker processes: at least once, nothing lost."""
 
 
-for command in (run, status, reload, stop, quiet, resume, scale, stacks, produce, demo, admin, config_group):
+for command in (run, status, reload, upgrade, stop, quiet, resume, scale, stacks, produce, demo, admin, config_group):
     main.add_command(command)
