@@ -19,7 +19,7 @@ import msgspec
 from rqsup.errors import AppImportError, ConfigError, MasterRefused, RqsupError
 from rqsup.supervisor import exits
 from rqsup.supervisor.ports import protocol
-from rqsup.supervisor.ports.accepted import accepted
+from rqsup.supervisor.ports.hold import hold
 from rqsup.supervisor.ports.place import SocketPlace
 
 _log = logging.getLogger("rqsup.master")
@@ -71,19 +71,17 @@ class ControlPort:
             raise
 
     async def hold(self) -> tuple[int, int]:
-        """Take no more clients: they wait in the socket's queue, and those who are served are answered, for a moment.
+        """Take no more clients: they wait in the socket's queue. Those who came before are served, or miss a deadline.
 
         Returns the descriptors of the socket and of the lock on its place, for `go_on`, here or in another program.
         """
         if self._server is None:
             raise AssertionError("start comes first")
-        listener = os.dup(self._server.sockets[0].fileno())
-        self._server.close()
-        await accepted()
+        (listener,) = await hold([self._server])
         # All but the one that waits for the upgrade, which may take longer.
         waited_for = {client for client in self._clients if self._asked.get(client, ("",))[0] != UPGRADE}
         if waited_for:
-            await asyncio.wait(waited_for, timeout=CLOSE_GRACE_S)
+            await asyncio.wait(waited_for, timeout=2 * DEADLINE_S)
         return listener, self._place.lock
 
     async def go_on(self, listener: int, lock: int) -> None:

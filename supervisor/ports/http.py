@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from rqsup.errors import RqsupError
-from rqsup.supervisor.ports.accepted import accepted
+from rqsup.supervisor.ports.hold import hold
 
 _log = logging.getLogger("rqsup.master")
 
@@ -28,8 +27,6 @@ REQUEST_LIMIT_BYTES = 8192
 DEADLINE_S = 5.0
 #: Clients that may wait to be accepted.
 BACKLOG = 128
-#: Longest wait, seconds, for clients that are being answered when the port holds.
-HOLD_S = 1.0
 #: Seconds that a refused client has to read why.
 LINGER_S = 0.5
 
@@ -90,16 +87,13 @@ class HttpPort:
         return f"{shown}:{name[1]}"
 
     async def hold(self) -> list[int]:
-        """Take no more clients: they wait in the sockets' queues, and those who are served are answered, for a moment.
+        """Take no more clients: they wait in the sockets' queues. Those who came before are served, or miss a deadline.
 
         Returns the descriptors of the sockets, for `go_on`, here or in another program.
         """
-        listeners = [os.dup(listener.fileno()) for server in self._servers for listener in server.sockets]
-        for server in self._servers:
-            server.close()
-        await accepted()
+        listeners = await hold(self._servers)
         if self._clients:
-            await asyncio.wait(self._clients, timeout=HOLD_S)
+            await asyncio.wait(self._clients, timeout=2 * DEADLINE_S)
         return listeners
 
     async def go_on(self, listeners: list[int]) -> None:

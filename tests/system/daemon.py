@@ -42,6 +42,8 @@ class Daemon:
             self.settings[name] = known | value if isinstance(known, dict) else value
         self.write_config()
         self.process: subprocess.Popen[bytes] | None = None
+        #: Variables beside those of the tests' own process.
+        self.environ: dict[str, str] = {}
 
     def write_config(self) -> None:
         """Write the settings to the file that the master reads."""
@@ -51,7 +53,9 @@ class Daemon:
         """Start the master and return at once."""
         command = [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(self.config), *arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=path, stderr=log, stdout=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=path, stderr=log, stdout=log, start_new_session=True, env=os.environ | self.environ
+            )
         return self
 
     def start(self, *arguments: str, path: Path = APPS, timeout_s: float = 30) -> Daemon:
