@@ -19,7 +19,7 @@ import psutil
 from rqsup import __version__, logs
 from rqsup.config import load
 from rqsup.errors import EstateUnfit
-from rqsup.settings import Settings
+from rqsup.settings import LogSettings, Settings
 from rqsup.supervisor import estate
 from rqsup.supervisor.estate import Estate
 from rqsup.supervisor.fixed import refuse_fixed
@@ -50,6 +50,9 @@ def supervise(config: str | None, role: Role) -> int:
     # At once: nothing that is started from here may take this process's estate for its own.
     os.environ.pop(ESTATE_VARIABLE, None)
     try:
+        if document:
+            # Until the settings are known: what follows may have to tell something.
+            logs.configure(LogSettings())
         left = _receive(document) if document else None
         settings = (estate.settings_in(left) if left else None) or load(config)
         logs.configure(settings.log)

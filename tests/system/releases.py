@@ -15,7 +15,7 @@ class Releases:
     """A folder with releases; `path` is what belongs first into PYTHONPATH."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.path = folder / "current"
         self.install("0.1.0")
 
@@ -32,7 +32,7 @@ class Releases:
             version: what it calls itself.
             changes: file inside the package, text in it, and what stands there instead.
         """
-        release = self._folder / f"release-{len(list(self._folder.glob('release-*')))}"
+        release = self.folder / f"release-{len(list(self.folder.glob('release-*')))}"
         # The rooms below rqsup/ are links; a copy has them as folders.
         shutil.copytree(PACKAGE, release / "rqsup", ignore=shutil.ignore_patterns("__pycache__", "examples"))
         for name, old, new in (("__init__.py", '__version__ = "0.1.0"', f'__version__ = "{version}"'), *changes):
@@ -40,7 +40,7 @@ class Releases:
             text = file.read_text()
             assert old in text, f"{name} does not hold {old!r}"
             file.write_text(text.replace(old, new, 1))
-        link = self._folder / "next"
+        link = self.folder / "next"
         link.symlink_to(release)
         # In one step, as deployments do it.
         link.replace(self.path)
