@@ -233,9 +233,9 @@ def test_a_zygote_that_died_after_the_upgrade_is_replaced(pool: Daemon, releases
         upgrade(pool)
     pool.settings["app"] = ["probe"]
     pool.write_config()
-    zygotes = wait_until(lambda: found if len(found := find_zygotes(pool)) == 1 else None, what="one zygote alone")
+    wait_until(lambda: len(find_zygotes(pool)) == 1, what="the failed zygote to be gone")
 
-    zygotes[0].kill()
+    find_zygotes(pool)[0].kill()
 
     wait_until(lambda: "zygote died; starting another" in pool.log_text(), what="the death to be seen")
     # Revived with the settings in force, not those of the failed reload.
@@ -441,7 +441,7 @@ def test_many_upgrades_leave_nothing_open(pool: Daemon, client: Client, releases
         pids = [pool.pid, *sorted(child.pid for child in psutil.Process(pool.pid).children())]
         return [open_files(pid) for pid in pids]
 
-    seen = []
+    seen: list[list[int]] = []
     for _ in range(5):
         upgrade(pool, wait="drained")
         client.enqueue("probe.nap", 0).result(10)
