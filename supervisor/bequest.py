@@ -22,6 +22,7 @@ from rqsup.supervisor.child import Child
 from rqsup.supervisor.estate import ChildEstate, Estate, MasterEstate, PoolEstate, PortsEstate
 from rqsup.supervisor.patience import Patience
 from rqsup.supervisor.upkeep.debt import Debt
+from rqsup.workers.protocol import protocol
 from rqsup.workers.slot import Slot
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 def bequeath(master: Master, ports: PortsEstate, wait: str | None) -> Estate:
     """Everything that the next program needs, as it is now; nothing may happen between this and the exec."""
     return Estate(
-        version=estate.VERSION, protocol=estate.protocol(), rqsup=__version__,
+        version=estate.VERSION, protocol=protocol(), rqsup=__version__,
         settings=msgspec.Raw(msgspec.json.encode(master.settings)), at=time.monotonic(),
         master=_leave_master(master), pool=_leave_pool(master.pool), rollout=master.rollout.bequeath(),
         registry=master.registry.bequeath(), ports=ports, wait=wait,
@@ -69,7 +70,7 @@ def _leave_master(master: Master) -> MasterEstate:
     return MasterEstate(
         started_at=master.started_at, quiet=master.quiet, turns=master.turns, told_ready=master.told_ready,
         pardon_until=master.stall.pardon_until, counters=dict(master.counters), scaled_to=master.staffing.scaled_to,
-        course=master.staffing.autoscaler.course, shedding=master.shedder.reason,
+        course=master.staffing.autoscaler.course, shedding=master.shedder.reason, redis_fault=master.store.fault,
     )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def _take_master(master: Master, left: MasterEstate) -> None:
     master.told_ready, master.stall.pardon_until = left.told_ready, left.pardon_until
     master.counters.update(left.counters)
     master.staffing.scaled_to, master.staffing.autoscaler.course = left.scaled_to, left.course
-    master.shedder.reason = left.shedding
+    master.shedder.reason, master.store.fault = left.shedding, left.redis_fault
 
 
 def _leave_pool(pool: Pool) -> PoolEstate:

@@ -8,9 +8,7 @@ which an exec does not change.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import zlib
 
 import msgspec
 
@@ -24,8 +22,8 @@ from rqsup.supervisor.restart import Restart
 from rqsup.supervisor.snapshot import RecoveryView
 from rqsup.supervisor.upkeep.debt import Debt
 from rqsup.workers.boot import Assignment
-from rqsup.workers.channel import PROTOCOL
-from rqsup.workers.slot import CurrentJob, Order, Slot
+from rqsup.workers.protocol import protocol
+from rqsup.workers.slot import CurrentJob, Order
 
 #: Format of the document.
 VERSION = 1
@@ -113,13 +111,15 @@ class MasterEstate(msgspec.Struct, frozen=True):
     scaled_to: int | None
     course: Course | None
     shedding: str
+    #: Why Redis does not answer; empty = it does.
+    redis_fault: str = ""
 
 
 class Estate(msgspec.Struct, frozen=True):
     """The whole document."""
 
     version: int
-    #: What workers and zygote understand; see `protocol`.
+    #: What workers and zygote understand (rqsup/workers/protocol.py).
     protocol: str
     #: The version of rqsup that wrote it.
     rqsup: str
@@ -150,12 +150,6 @@ class _Version(msgspec.Struct, frozen=True):
     version: int
     protocol: str
     rqsup: str
-
-
-def protocol() -> str:
-    """What master, zygote and worker have to agree on: their messages, and the layout of a slot."""
-    layout = repr([(field[0], field[1].__name__, getattr(Slot, field[0]).offset) for field in Slot._fields_])
-    return f"{PROTOCOL}.{zlib.crc32(f'{layout} {ctypes.sizeof(Slot)}'.encode()):08x}"
 
 
 def write(estate: Estate) -> int:

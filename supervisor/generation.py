@@ -25,6 +25,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.workers.boot import Assignment
+from rqsup.workers.protocol import protocol
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0
@@ -90,6 +91,12 @@ class Generation:
         except BaseException:
             self.close()
             raise
+        if prepared.protocol != protocol():
+            self.close()
+            raise AppImportError(
+                f"the rqsup that is installed now speaks {prepared.protocol} with its workers, this master {protocol()}: "
+                "go over to it with `rqsup upgrade`, or restart the master"
+            )
         self.tasks, self.ready = prepared.tasks, True
         self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
         if not prepared.tasks:

@@ -24,6 +24,8 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
 
     tasks: list[str]
     seconds: float
+    #: What it understands (rqsup/workers/protocol.py): its code may be newer than the master's.
+    protocol: str
 
 
 class PrepareFailed(msgspec.Struct, frozen=True, tag=True):

@@ -38,6 +38,7 @@ from rqsup.supervisor.messages import (
 )  # fmt: skip
 from rqsup.task import task_names
 from rqsup.workers.boot import Assignment, die_with_parent, ignore_signals, run_worker
+from rqsup.workers.protocol import protocol
 from rqsup.workers.title import set_title
 
 
@@ -85,7 +86,7 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
-    return Prepared(task_names(), time.monotonic() - started)
+    return Prepared(task_names(), time.monotonic() - started, protocol())
 
 
 def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import socket
 
-#: Raised when master and worker, or master and zygote, would misunderstand each other: after an upgrade, a new
-#: master has workers and a zygote of the old code.
-PROTOCOL = 1
 #: Worker to master: the application is ready, the loop begins.
 READY = b"R"
 #: Worker to master: it will not become ready; the reason follows.

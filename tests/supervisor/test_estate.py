@@ -18,6 +18,7 @@ from rqsup.supervisor.bequest import bequeath
 from rqsup.supervisor.estate import Estate, PortsEstate
 from rqsup.supervisor.master import Master
 from rqsup.supervisor.upkeep.debt import Debt
+from rqsup.workers.protocol import protocol
 from tests.supervisor.children import make_child
 
 #: As the first version wrote it. A document like this one is read for as long as VERSION is 1.
@@ -69,7 +70,7 @@ def document(documents: list[int], data: bytes) -> int:
 
 
 def first(**changes: Any) -> bytes:
-    return msgspec.json.encode(FIRST | {"protocol": estate.protocol()} | changes)
+    return msgspec.json.encode(FIRST | {"protocol": protocol()} | changes)
 
 
 def test_a_document_of_the_first_version_is_read(documents: list[int]) -> None:

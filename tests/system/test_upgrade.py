@@ -125,7 +125,7 @@ def test_five_upgrades_under_load_lose_nothing_and_refuse_nobody(
         wait_until(lambda: all_ended(client, jobs + 2), 60, "all jobs to end")
 
     assert watcher.refused == []
-    assert {picture["pid"] for picture in watcher.seen} == {pool.pid}
+    assert {(picture["pid"], picture["redis_ok"]) for picture in watcher.seen} == {(pool.pid, True)}
     assert min(picture["ready"] for picture in watcher.seen) >= 3
     for name in ("succeeded", "upgrades", "promoted"):
         assert watcher.counts(name) == sorted(watcher.counts(name))
@@ -149,7 +149,7 @@ BROKEN = {
     "hang": (("supervisor/cli/run.py", "import threading\n", "import threading, time\ntime.sleep(600)\n"), "check_timeout"),
     "dies": (("supervisor/cli/run.py", "import threading\n", "import threading, os\nos.kill(os.getpid(), 9)\n"), "signal 9"),
     "state version": (("supervisor/estate.py", "\nVERSION = 1", "\nVERSION = 2"), "reads version 2"),
-    "worker protocol": (("workers/channel.py", "PROTOCOL = 1", "PROTOCOL = 2"), "speak 1"),
+    "worker protocol": (("workers/protocol.py", "NUMBER = 1", "NUMBER = 2"), "speak 1"),
     "state that it cannot read": (("supervisor/estate.py", "    at: float\n", "    at: str\n"), "state of the running master"),
     "too old to know of upgrades": (("supervisor/cli/run.py", "--check-estate", "--other"), "No such option"),
 }  # fmt: skip
@@ -177,6 +177,15 @@ def test_a_program_that_cannot_take_over_changes_nothing(
     assert {worker["pid"] for worker in pool.workers()} == before
     assert (pool.status()["rqsup"], pool.status()["state"]) == ("0.1.0", "running")
     assert client.enqueue("probe.nap", 0).result(10)
+
+
+def test_a_reload_after_an_installation_that_does_not_fit_is_refused(pool: Daemon, releases: Releases) -> None:
+    releases.install("0.2.0", BROKEN["worker protocol"][0])
+
+    with pytest.raises(MasterRefused, match="go over to it with `rqsup upgrade`, or restart"):
+        pool.ask("reload")
+
+    assert {worker["generation"] for worker in pool.workers()} == {1}
 
 
 @pytest.mark.parametrize(
@@ -452,3 +461,48 @@ def test_many_upgrades_leave_nothing_open(pool: Daemon, client: Client, releases
 
     assert pool.status()["counters"]["upgrades"] == 5
     assert_private(pool.pid)
+
+
+def test_while_redis_is_away_an_upgrade_keeps_what_is_owed(
+    private_redis: LocalServer, private_client: Client, namespace: str, releases: Releases
+) -> None:
+    daemon = Daemon(private_redis.url, namespace, workers={"count": 2})
+    daemon.environ = releases.environ
+    daemon.start()
+    try:
+        job = private_client.enqueue("probe.wait_for", str(releases.folder / "end"))
+        victim = daemon.busy_worker()
+        private_redis.kill()
+        os.kill(victim["pid"], signal.SIGKILL)
+        wait_until(lambda: "worker died" in daemon.log_text(), what="the death to be seen")
+        wait_until(lambda: not daemon.status()["redis_ok"], what="Redis to be missed")
+        releases.install("0.2.0")
+
+        assert upgrade(daemon)["rqsup"] == "0.2.0"
+
+        assert not daemon.status()["redis_ok"]
+        (releases.folder / "end").touch()
+        private_redis.start()
+        assert job.result(60)["attempt"] == 2
+        assert daemon.status()["counters"]["crashed"] == 1
+    finally:
+        daemon.stop()
+
+
+def test_a_master_without_workers_is_upgraded_too(
+    redis_server: LocalServer, namespace: str, client: Client, releases: Releases
+) -> None:
+    daemon = Daemon(redis_server.url, namespace, workers={"count": 2})
+    daemon.environ = releases.environ
+    daemon.launch("--role", "scheduler")
+    try:
+        wait_until(lambda: daemon.is_ready(0) and daemon.status()["state"] == "running", what="the scheduler")
+        releases.install("0.2.0")
+
+        answer = upgrade(daemon)
+
+        assert (answer["rqsup"], daemon.status()["rqsup"]) == ("0.2.0", "0.2.0")
+        later = client.enqueue_in(0.1, "probe.nap", 0)
+        wait_until(lambda: later.refresh().state == JobState.READY, what="the job to become due")
+    finally:
+        assert daemon.stop() == 0
