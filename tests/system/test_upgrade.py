@@ -261,8 +261,8 @@ def test_what_an_operator_said_outlasts_the_upgrade(pool: Daemon, client: Client
 
     status = pool.status()
     assert (status["target"], status["target_by"], status["state"]) == (5, "operator", "quiet")
-    job = client.enqueue("probe.nap", 0)
     wait_until(lambda: {worker["state"] for worker in pool.workers()} == {"quiet"}, what="all workers to be quiet")
+    job = client.enqueue("probe.nap", 0)
     assert job.refresh().state == JobState.READY
     pool.ask("resume")
     assert job.result(20)
