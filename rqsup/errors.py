@@ -16,6 +16,8 @@ RqsupError
 ├── EnvelopeError          bytes from Redis are no envelope that rqsup can read
 ├── AppImportError         the application could not be imported
 ├── ReloadFailed           the pool stays on its old code and configuration
+├── UpgradeFailed          the program that runs goes on; the new one did not take over
+├── EstateUnfit            what a master left behind cannot be taken up by this program
 ├── ForkRefused            the zygote or a worker may not fork, because it runs threads
 ├── SandboxIncomplete      a protection that `sandbox.require` demands is missing on this machine
 ├── MasterUnreachable      no master answers on the control socket
@@ -102,6 +104,14 @@ class AppImportError(RqsupError):
 
 class ReloadFailed(RqsupError):
     """The reload was given up; the pool stays on its old code and configuration."""
+
+
+class UpgradeFailed(RqsupError):
+    """The upgrade was given up; the program that runs goes on."""
+
+
+class EstateUnfit(RqsupError):
+    """What a master left for the program that takes its place cannot be taken up by this one."""
 
 
 class ForkRefused(RqsupError):

@@ -151,6 +151,15 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu: Count = 600
 
 
+class UpgradeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long an upgrade of rqsup in place may take before it is given up."""
+
+    #: Seconds that the new program has to show that it could take over, and again to do so.
+    check_timeout: Positive = 30.0
+    #: Seconds to wait for a moment in which nothing is under way that an exec would break off.
+    quiet_timeout: Positive = 10.0
+
+
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a sender may put into Redis."""
 
@@ -281,6 +290,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: WorkerSettings = WorkerSettings()
     sandbox: SandboxSettings = SandboxSettings()
     canary: CanarySettings = CanarySettings()
+    upgrade: UpgradeSettings = UpgradeSettings()
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()
     control: ControlSettings = ControlSettings()

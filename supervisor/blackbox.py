@@ -19,14 +19,10 @@ SILENT = "(no answer: the worker is stopped, or hangs in the kernel)"
 
 
 class BlackBox:
-    """One worker's box. `descriptor` goes to the worker when it is forked."""
+    """One worker's box. `descriptor` goes to the worker when it is forked; one that is given is a box already."""
 
-    def __init__(self) -> None:
-        self.descriptor = os.memfd_create("rqsup-black-box", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.descriptor, BOX_BYTES)
-        # Whatever writes on and on, a worker's box takes no more memory than this.
-        seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
+    def __init__(self, descriptor: int | None = None) -> None:
+        self.descriptor = _make() if descriptor is None else descriptor
         self._lock = asyncio.Lock()
 
     async def ask(self, pidfd: int) -> str:
@@ -65,3 +61,12 @@ class BlackBox:
             now_written = written(self.descriptor)
             if now_written != seen:
                 seen, since = now_written, time.monotonic()
+
+
+def _make() -> int:
+    descriptor = os.memfd_create("rqsup-black-box", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, BOX_BYTES)
+    # Whatever writes on and on, a worker's box takes no more memory than this.
+    seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor

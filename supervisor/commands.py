@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rqsup import __version__
 from rqsup.errors import CommandRefused, RedisUnavailable, RqsupError
 from rqsup.job import LEVEL_LABELS
 from rqsup.logs import get_logger
@@ -34,7 +36,7 @@ FOLLOWER_LIMIT = 8
 #: Counters that exist from the start, so that a metric shows 0 and not nothing.
 COUNTERS = (
     "crashed", "returned", "recovered", "deaths", "restarts", "beats_failed", "promoted", "reaped", "recycled", "memory_kills",
-    "output_lines", "output_dropped",
+    "output_lines", "output_dropped", "upgrades",
 )  # fmt: skip
 
 
@@ -63,7 +65,9 @@ class Commands:
             case "status":
                 answer = dict(msgspec.to_builtins(self.snapshot()))
             case "reload":
-                answer = await self._reload(arguments, tell)
+                answer = await self.reload(arguments, tell)
+            case "upgrade":
+                await self._upgrade(arguments, tell)
             case "stop":
                 answer = await self._stop(arguments, tell)
             case "quiet" | "resume":
@@ -88,12 +92,54 @@ class Commands:
             case _:
                 return await self._kill(arguments, tell)
 
-    async def reload_quietly(self) -> None:
-        """Reload on a signal: nobody waits for the answer, the log has it."""
+    def obey(self, number: signal.Signals) -> None:
+        """Carry out what a signal means; nobody waits for the answer, the log has it."""
+        master = self._master
+        match number:
+            case signal.SIGHUP:
+                master.spawn_task(self._quietly(self.reload({}, _untold)))
+            case signal.SIGUSR2:
+                master.spawn_task(self._quietly(self._upgrade({}, _untold)))
+            case signal.SIGTERM if master.farewell.begun:
+                master.farewell.hurry(master.settings.workers.shutdown_grace)
+                master.look()
+            case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
+                master.stop(now=number != signal.SIGTERM)
+            case signal.SIGTTIN:
+                master.scale(min(master.target + 1, MAX_WORKERS))
+            case signal.SIGTTOU:
+                master.scale(max(master.target - 1, 1))
+            case signal.SIGTSTP | signal.SIGCONT:
+                master.set_quiet(number == signal.SIGTSTP)
+            case signal.SIGCHLD:
+                master.pool.reap_strangers()
+            case _:
+                master.reopen_logs()
+
+    async def reload(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+        """Go over to the configuration and code that are on disk now.
+
+        Raises:
+            RqsupError: nothing changed.
+        """
+        master = self._master
+
+        def step(text: str) -> None:
+            self._log.info("reload", step=text)
+            tell(text)
+
+        # A dead zygote is no hindrance: the reload brings its own, and may be what heals the pool.
+        if not master.rollout.wanted:
+            raise CommandRefused("nothing to reload: this master runs no workers (yet)")
+        if master.upgrade.under_way:
+            raise CommandRefused("an upgrade is under way, which ends with a reload: wait for it")
+        master.notifier.reloading()
         try:
-            await self._reload({}, lambda _: None)
-        except RqsupError as fault:
-            self._log.error("reload by signal failed; nothing changed", error=str(fault))
+            await master.rollout.reload(step, wait=arguments.get("wait"))
+        finally:
+            # Always, also after a failure: else systemd waits for the end of the reload.
+            master.notifier.ready(self.status_line())
+        return {"generation": master.rollout.wanted}
 
     def snapshot(self) -> Snapshot:
         """The master and its workers at this moment."""
@@ -129,6 +175,8 @@ class Commands:
             shedding=master.shedder.reason,
             longest_turn_s=round(master.clock.longest_s, 4),
             sandbox=master.rollout.protections,
+            rqsup=__version__,
+            last_upgrade=master.upgrade.last,
         )
 
     def status_line(self) -> str:
@@ -189,23 +237,19 @@ class Commands:
             # Unknown is not 0: the gauges disappear, and rqsup_redis_up tells why.
             self._depths = self._scheduled = self._dead = None
 
-    async def _reload(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
-        master = self._master
-
-        def step(text: str) -> None:
-            self._log.info("reload", step=text)
-            tell(text)
-
-        # A dead zygote is no hindrance: the reload brings its own, and may be what heals the pool.
-        if not master.rollout.wanted:
-            raise CommandRefused("nothing to reload: this master runs no workers (yet)")
-        master.notifier.reloading()
+    async def _upgrade(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> None:
+        """Have the program that is on disk take the place of this one, which then gives the answer."""
+        self._master.notifier.reloading()
         try:
-            await master.rollout.reload(step, wait=arguments.get("wait"))
+            await self._master.upgrade.run(tell, wait=arguments.get("wait"))
         finally:
-            # Always, also after a failure: else systemd waits for the end of the reload.
-            master.notifier.ready(self.status_line())
-        return {"generation": master.rollout.wanted}
+            self._master.notifier.ready(self.status_line())
+
+    async def _quietly(self, command: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await command
+        except RqsupError as fault:
+            self._log.error("a command by signal failed; nothing changed", error=str(fault))
 
     async def _stop(self, arguments: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
         master = self._master
@@ -259,8 +303,14 @@ class Commands:
             return str(master.stage)
         if master.rollout.restart.reason:
             return "degraded"
+        if master.upgrade.under_way:
+            return "upgrading"
         if master.rollout.reloading:
             return "reloading"
         if master.quiet:
             return "quiet"
         return "shedding" if master.shedder.reason else "running"
+
+
+def _untold(_: str) -> None:
+    """Takes progress that nobody asked for."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from rqsup import logs
 from rqsup.settings import OutputSettings, Settings
-from rqsup.supervisor.output import Allowance, Line, Splitter
+from rqsup.supervisor.output import Allowance, Line, Remains, Splitter
 from rqsup.supervisor.ports.journal import Journal
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.slot import Slot
@@ -30,15 +30,15 @@ TELL_DROPPED_S = 1.0
 
 
 class OutputPipe:
-    """One worker's pipe. `its` is the write end, closed once the worker has it."""
+    """One worker's pipe. `descriptor` is the end to read; `its` the other, closed once the worker has it, -1 from then on."""
 
-    def __init__(self, splitter: Splitter, assignment: Assignment, slot: Slot, sink: Sink, size: int) -> None:
-        self._mine, self.its = os.pipe2(os.O_CLOEXEC)
+    def __init__(
+        self, splitter: Splitter, assignment: Assignment, slot: Slot, sink: Sink, *, descriptor: int, its: int = -1
+    ) -> None:  # fmt: skip
+        self.descriptor, self.its = descriptor, its
         # Of our end only: a program's own end must block, or its prints would fail with EAGAIN.
-        os.set_blocking(self._mine, False)
-        with contextlib.suppress(OSError):  # more than an unprivileged user may have: it keeps the default, 64 KiB
-            fcntl.fcntl(self.its, fcntl.F_SETPIPE_SZ, size)
-        self._size = fcntl.fcntl(self.its, fcntl.F_GETPIPE_SZ)
+        os.set_blocking(descriptor, False)
+        self._size = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
         self._splitter = splitter
         self._assignment = assignment
         self._slot = slot
@@ -48,9 +48,14 @@ class OutputPipe:
         self._told = 0
         self._timer: asyncio.TimerHandle | None = None
 
+    def remains(self) -> Remains:
+        """What was read and is no whole line yet; what was dropped is told now."""
+        self._tell_dropped()
+        return self._splitter.remains()
+
     def listen(self) -> None:
         """Have the loop empty the pipe from now on."""
-        asyncio.get_running_loop().add_reader(self._mine, self._read)
+        asyncio.get_running_loop().add_reader(self.descriptor, self._read)
 
     def release(self) -> None:
         """The worker has its end, or never will."""
@@ -68,16 +73,16 @@ class OutputPipe:
         self._sink.take(self._splitter.end(time.monotonic(), job), self._assignment)
         self._count_dropped()
         self._tell_dropped()
-        asyncio.get_running_loop().remove_reader(self._mine)
-        os.close(self._mine)
+        asyncio.get_running_loop().remove_reader(self.descriptor)
+        os.close(self.descriptor)
 
     def _read(self) -> int:
         try:
-            data = os.read(self._mine, READ_BYTES)
+            data = os.read(self.descriptor, READ_BYTES)
         except BlockingIOError:
             return 0
         if not data:
-            asyncio.get_running_loop().remove_reader(self._mine)
+            asyncio.get_running_loop().remove_reader(self.descriptor)
             return 0
         now = time.monotonic()
         self._sink.take(self._splitter.feed(data, now, self._slot.current_job()), self._assignment)
@@ -114,7 +119,17 @@ class Sink:
         self._shared.per_s = output.pool_lines_per_s
         own = Allowance(output.lines_per_s)
         splitter = Splitter(assignment.mark, output.line_bytes, own, self._shared)
-        return OutputPipe(splitter, assignment, slot, self, output.pipe_bytes)
+        descriptor, its = os.pipe2(os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # more than an unprivileged user may have: it keeps the default, 64 KiB
+            fcntl.fcntl(its, fcntl.F_SETPIPE_SZ, output.pipe_bytes)
+        return OutputPipe(splitter, assignment, slot, self, descriptor=descriptor, its=its)
+
+    def resume(self, assignment: Assignment, slot: Slot, descriptor: int, remains: Remains) -> OutputPipe:
+        """The pipe of a worker that the program before this one had forked."""
+        output = self._settings().output
+        splitter = Splitter(assignment.mark, output.line_bytes, Allowance(output.lines_per_s), self._shared)
+        splitter.resume(remains)
+        return OutputPipe(splitter, assignment, slot, self, descriptor=descriptor)
 
     def take(self, lines: list[Line], assignment: Assignment) -> None:
         """Pass lines on."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from rqsup.errors import AppImportError
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
+from rqsup.supervisor.estate import GenerationEstate
 from rqsup.supervisor.messages import (
     MESSAGE_BYTES,
     Forked,
@@ -26,6 +27,7 @@ from rqsup.supervisor.messages import (
 )  # fmt: skip
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.isolation.sandbox import Protection
+from rqsup.workers.protocol import protocol
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0
@@ -61,7 +63,7 @@ class Generation:
         self._on_refused = on_refused
         self._on_lost = on_lost
         self._zygotes = zygotes
-        self._pid = 0
+        self.pid = 0
         self._prepared: asyncio.Future[Prepared] | None = None
         self._socket: socket.socket | None = None
         self._pidfd = -1
@@ -92,11 +94,29 @@ class Generation:
         except BaseException:
             self.close()
             raise
+        if prepared.protocol != protocol():
+            self.close()
+            raise AppImportError(
+                f"the rqsup that is installed now speaks {prepared.protocol} with its workers, this master {protocol()}: "
+                "go over to it with `rqsup upgrade`, or restart the master"
+            )
         self.tasks, self.ready = prepared.tasks, True
         self.protections = prepared.protections
         self._log.info("application imported", tasks=len(prepared.tasks), seconds=round(prepared.seconds, 3))
         if not prepared.tasks:
             self._log.warning("the application declares no task, so each job is buried: name its modules in `app`")
+
+    @property
+    def descriptor(self) -> int:
+        """The socket to the zygote; negative = it is gone."""
+        return self._socket.fileno() if self._socket else -1
+
+    def inherit(self, left: GenerationEstate) -> None:
+        """Go on with the zygote that the program before this one started."""
+        self.tasks, self.protections, self.ready = left.tasks, left.protections, True
+        mine = socket.socket(fileno=left.socket)
+        mine.setblocking(False)
+        self._attend(left.pid, mine)
 
     def fork(self, assignment: Assignment, descriptors: list[int]) -> None:
         """Ask the zygote for a worker; `on_forked` or `on_refused` tells what came of it.
@@ -146,16 +166,18 @@ class Generation:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=(its.fileno(), scoreboard), start_new_session=True
             )
-        self._socket = mine
-        self._pid = process.pid
-        self._zygotes.add(process.pid)
-        self._pidfd = os.pidfd_open(process.pid)
         # The loop reaps it through the pidfd; Popen must neither wait nor complain.
         process.returncode = 0
+        self._attend(process.pid, mine)
+        mine.send(encode(Prepare(self.settings, self.number, os.getpid())))
+
+    def _attend(self, pid: int, mine: socket.socket) -> None:
+        self.pid, self._socket = pid, mine
+        self._zygotes.add(pid)
+        self._pidfd = os.pidfd_open(pid)
         loop = asyncio.get_running_loop()
         loop.add_reader(mine, self._read)
         loop.add_reader(self._pidfd, self._reap)
-        mine.send(encode(Prepare(self.settings, self.number, os.getpid())))
 
     def _read(self) -> None:
         if self._socket is None:
@@ -195,7 +217,7 @@ class Generation:
         except ChildProcessError:
             # Somebody reaped it before us. The reader has to go all the same, or it would fire for ever.
             how = "status unknown"
-        self._zygotes.discard(self._pid)
+        self._zygotes.discard(self.pid)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import signal
 import time
 from collections import Counter
 from collections.abc import Coroutine
@@ -19,9 +18,11 @@ from rqsup.logs import get_logger, reopen, tap
 from rqsup.settings import MAX_WORKERS, Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.supervisor import signals
+from rqsup.supervisor.bequest import take_over
 from rqsup.supervisor.child import Child, Death
 from rqsup.supervisor.commands import Commands
 from rqsup.supervisor.drain import Sink
+from rqsup.supervisor.estate import Estate
 from rqsup.supervisor.events import Events
 from rqsup.supervisor.farewell import LAST_DEBTS_S, Farewell
 from rqsup.supervisor.hand import Hand
@@ -39,6 +40,7 @@ from rqsup.supervisor.rollout import Rollout
 from rqsup.supervisor.staffing import Staffing
 from rqsup.supervisor.stall import Stall
 from rqsup.supervisor.turns import TurnClock
+from rqsup.supervisor.upgrade import Ports, Upgrade
 from rqsup.supervisor.upkeep.inspector import Inspector
 from rqsup.supervisor.upkeep.registry import Registry
 from rqsup.supervisor.upkeep.shedder import Shedder
@@ -56,10 +58,16 @@ CLOSE_S = 5.0
 
 
 class Master:
-    """Supervises one pool of workers. `config` is the file that a reload reads again, `clock` measures its loop."""
+    """Supervises one pool of workers.
 
-    def __init__(self, settings: Settings, *, config: str | None, clock: TurnClock, role: Role = Role.ALL) -> None:
+    `config` is the file that a reload reads again, `clock` measures the loop, `left` is what an upgrade hands over.
+    """
+
+    def __init__(
+        self, settings: Settings, *, config: str | None, clock: TurnClock, role: Role = Role.ALL, left: Estate | None = None
+    ) -> None:  # fmt: skip
         self.role = role
+        self._left = left
         self._running = False
         self.started_at = time.monotonic()
         self.counters: Counter[str] = Counter()
@@ -91,7 +99,7 @@ class Master:
             held=lambda: self.pool.order is Order.QUIET,
         )  # fmt: skip
         self.farewell = Farewell(pool=self.pool, in_debt=lambda: self.registry.in_debt)
-        self._opening = Opening(self)
+        self._opening = Opening(self, inherited=left is not None)
         self._hand = Hand(
             pool=self.pool, rollout=self.rollout, registry=self.registry, farewell=self.farewell,
             settings=lambda: self.settings,
@@ -101,11 +109,13 @@ class Master:
         self._http = HttpPort(
             metrics=self._commands.metrics, healthy=self._commands.healthy, ready=self._commands.ready
         )
+        self._ports = Ports(self._control, self._http)
+        self.upgrade = Upgrade(self, self._ports, self._commands.reload)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._stall = Stall(awake_at=time.monotonic())
-        self._told_ready = False
+        self.stall = Stall(awake_at=time.monotonic())
+        self.told_ready = False
         self._log = get_logger("master", pool=settings.pool)
 
     @property
@@ -138,11 +148,13 @@ class Master:
         # Workers are forked twice, and jobs may leave processes behind: all of them become our children.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
         set_title(f"master [{self.settings.pool}] starting")
-        await self._control.start()
+        await (take_over(self, self._ports, self._left) if self._left else self._control.start())
         try:
             self.pool.leaves = Leaves.open(self.settings)
-            signals.install(asyncio.get_running_loop(), self._on_signal)
-            await self._open_http()
+            signals.install(asyncio.get_running_loop(), self._commands.obey)
+            if not self._left:
+                signals.release()
+                await self._open_http()
             if await self._start():
                 await self.farewell.over.wait()
         finally:
@@ -197,11 +209,14 @@ class Master:
         """Wait for all that the pool needs, then begin to turn; False when a stop came first."""
         if not await self._opening.begin():
             return False
-        # Waiting for Redis and for the application's import was no stall.
-        self._stall.awake_at = time.monotonic()
+        if not self._left:
+            # Waiting for Redis and for the application's import was no stall.
+            self.stall.awake_at = time.monotonic()
         self._running = True
         self.spawn_task(self._tick_for_ever())
         self.look()
+        if self._left:
+            self.upgrade.complete(self._left)
         return True
 
     def _look(self) -> None:
@@ -228,7 +243,7 @@ class Master:
             can_fork=self.rollout.zygote is not None,
             trial=self.rollout.trial,
             not_before=self.rollout.restart.not_before,
-            pardon_until=self._stall.pardon_until,
+            pardon_until=self.stall.pardon_until,
             children=tuple(child.view() for child in self.pool.children.values()),
             recycle_most=at_a_time(self.target, self.settings.workers.recycle_share),
             surge=at_a_time(self.target, self.settings.workers.reload_share),
@@ -255,29 +270,8 @@ class Master:
             self.farewell.starve()
             self.stop(now=False)
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        match number:
-            case signal.SIGHUP:
-                self.spawn_task(self._commands.reload_quietly())
-            case signal.SIGTERM if self.farewell.begun:
-                self.farewell.hurry(self.settings.workers.shutdown_grace)
-                self.look()
-            case signal.SIGTERM:
-                self.stop(now=False)
-            case signal.SIGINT | signal.SIGQUIT:
-                self.stop(now=True)
-            case signal.SIGTTIN:
-                self.scale(min(self.target + 1, MAX_WORKERS))
-            case signal.SIGTTOU:
-                self.scale(max(self.target - 1, 1))
-            case signal.SIGTSTP | signal.SIGCONT:
-                self.set_quiet(number == signal.SIGTSTP)
-            case signal.SIGCHLD:
-                self.pool.reap_strangers()
-            case _:
-                self._reopen_logs()
-
-    def _reopen_logs(self) -> None:
+    def reopen_logs(self) -> None:
+        """Go over to a new log file now, if the old one was renamed."""
         reopen()
         for child in self.pool.children.values():
             # Looking at its orders, it looks after its log too; one in a job does that with its next line.
@@ -296,7 +290,7 @@ class Master:
             self.notifier.watchdog()
 
     def _notice_stall(self) -> None:
-        late_s = self._stall.woke(time.monotonic(), TICK_S)
+        late_s = self.stall.woke(time.monotonic(), TICK_S)
         if late_s:
             self._log.warning("the master was held up; no worker is killed for lateness now", late_s=round(late_s, 1))
 
@@ -307,11 +301,11 @@ class Master:
             grace_s = self.settings.workers.shutdown_grace
             self.notifier.extend_timeout(self.farewell.left_s + grace_s + LAST_DEBTS_S + CLOSE_S)
         elif (
-            not self._told_ready
+            not self.told_ready
             and self.stage is Stage.RUNNING
             and count_ready(self.pool.children.values()) >= self.target
         ):
-            self._told_ready = True
+            self.told_ready = True
             self.notifier.ready(text)
             self._log.info("ready", workers=self.target, metrics=self.metrics_address)
         self.notifier.status(text)

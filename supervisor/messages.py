@@ -25,6 +25,8 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
 
     tasks: list[str]
     seconds: float
+    #: What it understands (rqsup/workers/protocol.py): its code may be newer than the master's.
+    protocol: str
     #: The walls of the sandbox on this machine; empty when no task asks for one.
     protections: list[Protection] = []
 

@@ -48,6 +48,14 @@ class OomWatch:
         tally.explained += 1
         return True
 
+    def bequeath(self) -> dict[str, Tally]:
+        """The tallies by path, for the next program."""
+        return {str(path): tally for path, tally in self._tallies.items()}
+
+    def inherit(self, tallies: dict[str, Tally]) -> None:
+        """Go on with the tallies of the program before this one: kills since then are not forgotten."""
+        self._tallies.update({Path(path): tally for path, tally in tallies.items()})
+
     def tick(self) -> None:
         """Forget kills that no death explained, and counters that are gone."""
         for path, tally in list(self._tallies.items()):

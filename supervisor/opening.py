@@ -24,8 +24,10 @@ class Opening:
     3. Starts the upkeep tasks of the master's role.
     """
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Master, *, inherited: bool) -> None:
         self._master = master
+        #: An upgrade handed over a pool that runs: only the upkeep has to start.
+        self._inherited = inherited
         self._log = get_logger("master")
 
     async def begin(self) -> bool:
@@ -45,13 +47,17 @@ class Opening:
         return True
 
     async def _take_steps(self) -> None:
+        if not self._inherited:
+            await self._start_pool()
+        self._start_upkeep()
+
+    async def _start_pool(self) -> None:
         master = self._master
         warning = persistence_warning(await master.store.await_server(self._redis_is_late))
         if warning:
             self._log.warning(warning)
         if master.role is not Role.SCHEDULER:
             await master.rollout.start(master.pool)
-        self._start_upkeep()
 
     def _start_upkeep(self) -> None:
         master = self._master

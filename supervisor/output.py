@@ -48,6 +48,15 @@ class Allowance:
         return self._left >= 1
 
 
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a splitter holds between two reads: enough for another one to go on."""
+
+    rest: bytes = b""
+    passing_over: bool = False
+    marked: str = ""
+
+
 class Splitter:
     """Turns the bytes of one worker's pipe into lines, as many as allowed.
 
@@ -64,6 +73,14 @@ class Splitter:
         self._passing_over = False
         self._marked = ""
         self.dropped = 0
+
+    def remains(self) -> Remains:
+        """What it holds now."""
+        return Remains(self._rest, self._passing_over, self._marked)
+
+    def resume(self, remains: Remains) -> None:
+        """Go on where another splitter of the same pipe stopped."""
+        self._rest, self._passing_over, self._marked = remains.rest, remains.passing_over, remains.marked
 
     def feed(self, data: bytes, now: float, job: CurrentJob | None) -> list[Line]:
         """The lines that these bytes complete; `job` is the one the worker is in now."""

@@ -68,7 +68,7 @@ class Pool:
         self._on_change = on_change
         self._on_ready = on_ready
         self._on_death = on_death
-        self._sink = sink
+        self.sink = sink
         self._unborn = 0
         self._dumps: set[asyncio.Task[None]] = set()
         self._log = get_logger("master")
@@ -105,8 +105,8 @@ class Pool:
                 self.refused(ForkRefused(worker, fault))
                 return child
             output = generation.settings.output
-            if self._sink and output.capture:
-                child.output = self._sink.open(assignment, slot, output)
+            if self.sink and output.capture:
+                child.output = self.sink.open(assignment, slot, output)
             generation.fork(assignment, [its.fileno(), *child.descriptors()])
         if child.output:
             child.output.release()
@@ -117,25 +117,35 @@ class Pool:
         self._unborn -= 1
         child = self.children[message.worker]
         child.pid = message.pid
+        self.attend(child)
+        if child.verdict is not None:
+            self._signal(child)
+
+    def attend(self, child: Child) -> None:
+        """Watch a worker's process and channel from now on."""
+        self.children[child.worker] = child
         # It is our child, so its pid can't be another's before we have reaped it.
-        child.pidfd = os.pidfd_open(message.pid)
+        child.pidfd = os.pidfd_open(child.pid)
         with contextlib.suppress(psutil.Error, OSError):
-            child.started_ticks = process_start(message.pid)
-        child.oom_counter = self.oom.counter_of(message.pid, oom_counter(child.assignment.leaf))
+            child.started_ticks = process_start(child.pid)
+        child.oom_counter = self.oom.counter_of(child.pid, oom_counter(child.assignment.leaf))
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._reap, child)
         loop.add_reader(child.channel, self._hear, child)
         if child.output:
             child.output.listen()
-        if child.verdict is not None:
-            self._signal(child)
+
+    @property
+    def settled(self) -> bool:
+        """True while no fork is under way, and no worker is asked for its stack before it is killed."""
+        return not self._unborn and not self._dumps
 
     def refused(self, message: ForkRefused) -> None:
         """A zygote says that it forked no worker."""
         self._unborn -= 1
         child = self.children[message.worker]
         now = time.monotonic()
-        self._forget(child)
+        self.forget(child)
         self._on_death(Death(
             worker=child.worker, number=child.number, pid=0, generation=child.assignment.generation,
             cause=f"not forked: {message.reason}", job=None, charged=False, was_ready=False, orderly=False, seen_at=now,
@@ -219,6 +229,15 @@ class Pool:
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
             self.strangers += 1
 
+    def forget(self, child: Child) -> None:
+        """Give back what was held of a worker that is gone."""
+        if self.leaves and child.assignment.leaf:
+            self.leaves.end(child.assignment.leaf)
+        child.close()
+        del self.children[child.worker]
+        self.board.take_back(child.assignment.slot)
+        self._on_change()
+
     async def _ask_and_kill(self, child: Child, box: BlackBox) -> None:
         try:
             child.stack = await ask_where(child, box) or SILENT
@@ -270,7 +289,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         loop.remove_reader(child.pidfd)
         loop.remove_reader(child.channel)
-        self._forget(child)
+        self.forget(child)
         self._on_death(death)
 
     def _evidence(self, child: Child, ended: os.waitid_result, peak_bytes: int) -> Evidence:
@@ -281,14 +300,6 @@ class Pool:
             oom=self.oom.explains(child.oom_counter) if killed else None,
             peak_bytes=peak_bytes,
         )
-
-    def _forget(self, child: Child) -> None:
-        if self.leaves and child.assignment.leaf:
-            self.leaves.end(child.assignment.leaf)
-        child.close()
-        del self.children[child.worker]
-        self.board.take_back(child.assignment.slot)
-        self._on_change()
 
     def _free_number(self) -> int:
         taken = {child.number for child in self.children.values()}

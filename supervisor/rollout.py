@@ -17,15 +17,14 @@ from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.supervisor.canary import watch
 from rqsup.supervisor.child import Death
+from rqsup.supervisor.estate import GenerationEstate, RolloutEstate
+from rqsup.supervisor.fixed import refuse_fixed
 from rqsup.supervisor.generation import Generation
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.restart import Restart
 from rqsup.supervisor.validation import validate
 from rqsup.workers.isolation.sandbox import Protection
-
-#: Settings that a running master cannot change: it would be another master.
-FIXED = ("pool", "namespace", "redis", "control", "metrics")
 
 
 class Rollout:
@@ -103,6 +102,29 @@ class Rollout:
         self._pool = pool
         self._wanted = await self._prepare(self._settings, self._next_number())
 
+    def bequeath(self) -> RolloutEstate:
+        """What the next program has to know; to be asked while the wanted generation can fork, if there is one."""
+        wanted = self._wanted
+        zygote = (
+            GenerationEstate(wanted.number, wanted.pid, wanted.descriptor, wanted.tasks, wanted.protections)
+            if wanted
+            else None
+        )
+        return RolloutEstate(self._latest, zygote, self.last_reload, self.restart)
+
+    def inherit(self, pool: Pool, estate: RolloutEstate) -> None:
+        """Go on with the generation of the program before this one, its zygote included."""
+        self._pool, self._latest, self.last_reload = pool, estate.latest, estate.last_reload
+        past = estate.restart
+        self.restart.failures, self.restart.not_before, self.restart.reason = (
+            past.failures,
+            past.not_before,
+            past.reason,
+        )
+        if estate.zygote:
+            self._wanted = self._make(pool, self._settings, estate.zygote.number)
+            self._wanted.inherit(estate.zygote)
+
     async def reload(self, tell: Callable[[str], None], *, wait: str | None) -> None:
         """Go over to the configuration and code that are on disk now.
 
@@ -164,7 +186,7 @@ class Rollout:
 
     async def _roll(self, tell: Callable[[str], None], wait: str | None) -> None:
         settings = await self._validated()
-        _refuse_fixed(self.settings, settings)
+        refuse_fixed(self.settings, settings)
         tell("configuration is fine")
         generation = await self._prepare(settings, self._next_number())
         tell(f"generation {generation.number} has imported the application ({len(generation.tasks)} tasks)")
@@ -242,16 +264,15 @@ class Rollout:
         pool = self._pool
         if pool is None:
             raise AssertionError("start comes first")
-        generation = Generation(
-            number,
-            settings,
-            on_forked=pool.forked,
-            on_refused=pool.refused,
-            on_lost=self._zygote_lost,
-            zygotes=pool.zygotes,
-        )
+        generation = self._make(pool, settings, number)
         await generation.prepare(pool.board.descriptor)
         return generation
+
+    def _make(self, pool: Pool, settings: Settings, number: int) -> Generation:
+        return Generation(
+            number, settings, on_forked=pool.forked, on_refused=pool.refused, on_lost=self._zygote_lost,
+            zygotes=pool.zygotes,
+        )  # fmt: skip
 
     def _zygote_lost(self, generation: Generation) -> None:
         if self._pool:
@@ -301,11 +322,3 @@ class Rollout:
     def _others(self, number: int) -> int:
         children = self._pool.children.values() if self._pool else ()
         return sum(child.assignment.generation != number for child in children)
-
-
-def _refuse_fixed(old: Settings, new: Settings) -> None:
-    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
-    if old.workers.cgroups != new.workers.cgroups:
-        changed.append("workers.cgroups")
-    if changed:
-        raise ReloadFailed(f"{', '.join(changed)}: cannot change in a running master; restart it for that")

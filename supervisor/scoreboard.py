@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from mmap import mmap
 
 from rqsup.workers.slot import STRIDE, Slot, slot_at
@@ -23,7 +24,20 @@ class Scoreboard:
         self._memory = mmap(self.descriptor, slots * STRIDE)
         self._free = list(range(slots - 1, -1, -1))
         self._lent: dict[int, Slot] = {}
-        self._folded = dict.fromkeys(COUNTERS, 0)
+        self.folded: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+
+    def inherit(self, descriptor: int, folded: dict[str, int], lent: Iterable[int]) -> None:
+        """Go on with the memory of the program before this one, and with the slots of workers that live."""
+        os.close(self.descriptor)
+        self.descriptor, self._memory = descriptor, mmap(descriptor, 0)
+        self.folded |= folded
+        self._lent = {index: slot_at(self._memory, index) for index in lent}
+        slots = len(self._memory) // STRIDE
+        self._free = [index for index in range(slots - 1, -1, -1) if index not in self._lent]
+
+    def slot(self, index: int) -> Slot:
+        """A slot that is lent."""
+        return self._lent[index]
 
     def lend(self) -> tuple[int, Slot] | None:
         """A clean slot and its index; None when all are lent."""
@@ -39,12 +53,12 @@ class Scoreboard:
         """Keep the counters of a dead worker's slot, so that no total ever falls; then free the slot."""
         slot = self._lent.pop(index)
         for name in COUNTERS:
-            self._folded[name] += getattr(slot, name)
+            self.folded[name] += getattr(slot, name)
         self._free.append(index)
 
     def totals(self) -> dict[str, int]:
         """Each counter over all workers, living and dead."""
         return {
             name: folded + sum(getattr(slot, name) for slot in self._lent.values())
-            for name, folded in self._folded.items()
+            for name, folded in self.folded.items()
         }

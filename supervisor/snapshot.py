@@ -56,7 +56,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     namespace: str
     pid: int
     generation: int
-    #: starting | running | degraded | reloading | quiet | shedding | stopping
+    #: starting | running | degraded | upgrading | reloading | quiet | shedding | stopping
     state: str
     #: Workers wanted, workers ready to take jobs, workers inside a job.
     target: int
@@ -75,7 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     degraded: str
     #: Totals since the master started, over all workers, living and dead:
     #: succeeded retried buried crashed returned recovered stale deaths restarts strangers beats_failed promoted reaped recycled memory_kills
-    #: output_lines output_dropped
+    #: output_lines output_dropped upgrades
     counters: dict[str, int]
     workers: list[WorkerView]
     #: The latest recoveries, newest last, at most 50.
@@ -89,3 +89,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     sandbox: list[Protection] = []
     #: The longest that the master's loop was busy with itself between two waits.
     longest_turn_s: float = 0.0
+    #: Version of rqsup that the master runs, and what the last upgrade in place came to; empty before the first.
+    rqsup: str = ""
+    last_upgrade: str = ""

@@ -44,6 +44,7 @@ from rqsup.workers.boot import Descriptors, ignore_signals, run_worker
 from rqsup.workers.isolation.sandbox import Protection, sandbox_of
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS
+from rqsup.workers.protocol import protocol
 from rqsup.workers.threads import other_threads
 from rqsup.workers.title import set_title
 
@@ -97,7 +98,7 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
-    return Prepared(task_names(), time.monotonic() - started, protections)
+    return Prepared(task_names(), time.monotonic() - started, protocol(), protections)
 
 
 def _try_sandbox(settings: Settings) -> list[Protection]:

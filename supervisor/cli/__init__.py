@@ -9,7 +9,7 @@ from rqsup.supervisor.cli.admin import admin
 from rqsup.supervisor.cli.config_commands import config_group
 from rqsup.supervisor.cli.demo import demo
 from rqsup.supervisor.cli.frame import ErrorGroup
-from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop
+from rqsup.supervisor.cli.operate import quiet, reload, resume, scale, status, stop, upgrade
 from rqsup.supervisor.cli.produce import produce
 from rqsup.supervisor.cli.run import run
 from rqsup.supervisor.cli.signal import send_signal
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 for command in (
-    run, status, reload, stop, quiet, resume, scale, top, events, stacks, kill, produce, demo, admin, config_group,
+    run, status, reload, upgrade, stop, quiet, resume, scale, top, events, stacks, kill, produce, demo, admin, config_group,
     systemd_group, send_signal,
 ):  # fmt: skip
     main.add_command(command)

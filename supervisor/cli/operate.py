@@ -1,4 +1,4 @@
-"""Commands that operate a running master: status, reload, stop, quiet, resume, scale."""
+"""Commands that operate a running master: status, reload, upgrade, stop, quiet, resume, scale."""
 
 from __future__ import annotations
 
@@ -77,6 +77,41 @@ def reload(config: str | None, wait: str | None, pid: int | None) -> None:
     # No deadline: the master's own ones bound each step of a reload, and its end closes the connection.
     answer = _request(load(config), "reload", {"wait": wait} if wait else {}, timeout_s=None)
     click.echo(f"generation {answer['generation']} has taken over" if "generation" in answer else "reload is under way")
+
+
+@click.command()
+@config_option
+@click.option(
+    "--wait",
+    type=click.Choice(["ready", "drained"]),
+    is_flag=False,
+    flag_value="ready",
+    help="Until the new workers are ready (also without this option), or until the old ones have gone, too.",
+)
+@json_option
+@pid_option
+def upgrade(config: str | None, wait: str | None, as_json: bool, pid: int | None) -> None:
+    """Have the rqsup that is installed now take the place of the running master; no job is stopped.
+
+    The process stays the same, and so do its workers, which are then replaced as by `reload`. Exit status 0 when all
+    went well; if the new rqsup cannot take over, the old one goes on.
+    """
+    if pid is not None:
+        if wait or as_json:
+            raise click.UsageError(
+                "--wait and --json need the control socket: leave out --pid, or watch the master's log."
+            )
+        _send(pid, signal.SIGUSR2, "it upgrades; its log says how that ends")
+        return
+    steps: list[str] = []
+    tell = steps.append if as_json else click.echo
+    arguments = {"wait": wait} if wait else {}
+    # No deadline, as for a reload: the same connection goes over to the new program.
+    answer = dial.request(load(config).control.socket, "upgrade", arguments, timeout_s=None, on_progress=tell)
+    if as_json:
+        print_json(answer | {"steps": steps})
+    else:
+        click.echo(f"rqsup {answer['rqsup']} runs the pool, before it was {answer['from']}")
 
 
 @click.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import threading
 
@@ -19,35 +18,32 @@ ROLES = ("all", "worker", "producer", "scheduler")
 @click.command()
 @config_option
 @click.option("--role", type=click.Choice(ROLES), default="all", show_default=True, help="What this process does.")
+@click.option("--check-estate", "estate", type=int, hidden=True, help="Only say whether this program could take over.")
 @click.pass_context
-def run(ctx: click.Context, config: str | None, role: str) -> None:
+def run(ctx: click.Context, config: str | None, role: str, estate: int | None) -> None:
     """Start a master with its workers.
 
     all = workers, scheduler and reaper; worker = workers only; scheduler = scheduler and reaper only;
     producer = a job for each file of producer.root.
     """
-    settings = load(config)
-    logs.configure(settings.log)
     if role == "producer":
+        settings = load(config)
+        logs.configure(settings.log)
         _produce(settings)
     else:
-        ctx.exit(_supervise(settings, config, role))
+        ctx.exit(_supervise(config, role, estate))
 
 
-def _supervise(settings: Settings, config: str | None, role: str) -> int:
+def _supervise(config: str | None, role: str, estate: int | None) -> int:
     # asyncio and Redis take 20 MiB, which no other command should load.
-    from rqsup.supervisor.master import Master
+    from rqsup.supervisor import succession
     from rqsup.supervisor.role import Role
-    from rqsup.supervisor.turns import TurnClock
 
     _return_memory()
-    clock = TurnClock()
-
-    async def live() -> int:
-        return await Master(settings, config=config, role=Role(role), clock=clock).run()
-
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(clock)) as runner:
-        return runner.run(live())
+    if estate is None:
+        return succession.supervise(config, Role(role))
+    click.echo(succession.check(config, estate))
+    return 0
 
 
 def _return_memory() -> None:

@@ -16,7 +16,7 @@ JOB_ID_TAIL = 8
 
 STYLES = {
     "running": "green", "idle": "green", "busy": "bold green", "degraded": "bold red", "dying": "red",
-    "starting": "yellow", "reloading": "yellow", "quiet": "yellow", "draining": "yellow", "stopping": "yellow",
+    "starting": "yellow", "reloading": "yellow", "upgrading": "yellow", "quiet": "yellow", "draining": "yellow", "stopping": "yellow",
     "shedding": "bold yellow",
 }  # fmt: skip
 
@@ -54,6 +54,8 @@ def _headline(snapshot: Snapshot) -> Iterator[Text]:
         yield Text.assemble("sandbox ", *_walls(snapshot))
     if snapshot.last_reload:
         yield Text(f"last reload: {snapshot.last_reload}")
+    if snapshot.last_upgrade:
+        yield Text(f"last upgrade: {snapshot.last_upgrade}")
 
 
 def _walls(snapshot: Snapshot) -> Iterator[Text]:

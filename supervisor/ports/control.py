@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import msgspec
 from rqsup.errors import AppImportError, ConfigError, MasterRefused, RqsupError
 from rqsup.supervisor import exits
 from rqsup.supervisor.ports import protocol
+from rqsup.supervisor.ports.hold import hold
 from rqsup.supervisor.ports.place import SocketPlace
 
 _log = logging.getLogger("rqsup.master")
@@ -31,6 +32,9 @@ DEADLINE_S = 5.0
 CLOSE_GRACE_S = 1.0
 #: A client that lets so many bytes pile up misses further progress lines, but not its answer.
 BACKLOG_BYTES = 64 * 1024
+
+#: The command whose client is handed over to the next program.
+UPGRADE = "upgrade"
 
 
 class Teller:
@@ -48,6 +52,11 @@ class Teller:
             self._writer.write(protocol.encode(protocol.Reply(progress=text)))
 
     @property
+    def descriptor(self) -> int:
+        """The connection's."""
+        return int(self._writer.get_extra_info("socket").fileno())
+
+    @property
     def has_room(self) -> bool:
         """False while the client does not read, and once it has gone."""
         return self._writer.transport.get_write_buffer_size() < BACKLOG_BYTES and not self.gone
@@ -59,6 +68,7 @@ class Teller:
 
 
 Handle = Callable[[str, dict[str, Any], Teller], Awaitable[dict[str, Any]]]
+Work = Callable[[Teller], Awaitable[dict[str, Any]]]
 
 
 class ControlPort:
@@ -72,6 +82,8 @@ class ControlPort:
         self._handle = handle
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        #: The command that each of them asked for, once it is known, and the way to it.
+        self._asked: dict[asyncio.Task[None], tuple[str, Teller]] = {}
 
     async def start(self) -> None:
         """Take the socket's place and listen.
@@ -81,13 +93,39 @@ class ControlPort:
         """
         listener = self._place.take()
         try:
-            self._server = await asyncio.start_unix_server(
-                self._accept, sock=listener, limit=protocol.REQUEST_LIMIT_BYTES, backlog=CLIENT_LIMIT
-            )
+            await self._listen(listener)
         except BaseException:
             listener.close()
             self._place.leave()
             raise
+
+    async def hold(self) -> tuple[int, int]:
+        """Take no more clients: they wait in the socket's queue. Those who came before are served, or miss a deadline.
+
+        Returns the descriptors of the socket and of the lock on its place, for `go_on`, here or in another program.
+        """
+        if self._server is None:
+            raise AssertionError("start comes first")
+        (listener,) = await hold([self._server])
+        # All but the one that waits for the upgrade, which may take longer.
+        waited_for = {client for client in self._clients if self._asked.get(client, ("",))[0] != UPGRADE}
+        if waited_for:
+            await asyncio.wait(waited_for, timeout=2 * DEADLINE_S)
+        return listener, self._place.lock
+
+    async def go_on(self, listener: int, lock: int) -> None:
+        """Take clients again on what `hold` returned."""
+        self._place.inherit(lock)
+        await self._listen(socket.socket(fileno=listener))
+
+    def requesters(self) -> list[int]:
+        """Descriptors of the clients that wait for an upgrade."""
+        return [tell.descriptor for name, tell in self._asked.values() if name == UPGRADE]
+
+    async def answer(self, descriptor: int, work: Work) -> None:
+        """Serve a client that the program before this one took, and whose command is still under way."""
+        reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
+        self._attend(self._serve(self._carry_out(UPGRADE, work, Teller(reader, writer)), writer))
 
     async def close(self) -> None:
         """Stop listening, let running commands answer for a moment, give the place back."""
@@ -111,13 +149,22 @@ class ControlPort:
             writer.write(protocol.encode(_failure(fault)))  # one short line always fits into the kernel's buffer
             writer.close()
             return
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._attend(self._serve(self._reply(reader, writer), writer))
+
+    def _attend(self, service: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(service)
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _listen(self, listener: socket.socket) -> None:
+        # Not start_unix_server, which from Python 3.13 on removes the socket's file when it closes: that is the place's part.
+        self._server = await asyncio.start_server(
+            self._accept, sock=listener, limit=protocol.REQUEST_LIMIT_BYTES, backlog=CLIENT_LIMIT
+        )
+
+    async def _serve(self, answering: Coroutine[Any, Any, protocol.Reply | None], writer: asyncio.StreamWriter) -> None:
         try:
-            reply = await self._reply(reader, writer)
+            reply = await answering
             if reply is not None:
                 await _send(reply, writer)
         except (OSError, TimeoutError):
@@ -141,16 +188,26 @@ class ControlPort:
         request = _parse(line)
         if isinstance(request, protocol.Reply):
             return request
-        return await self._run(request, Teller(reader, writer))
+        return await self._carry_out(
+            request.command,
+            lambda tell: self._handle(request.command, request.arguments, tell),
+            Teller(reader, writer),
+        )
 
-    async def _run(self, request: protocol.Request, tell: Teller) -> protocol.Reply:
+    async def _carry_out(self, command: str, work: Work, tell: Teller) -> protocol.Reply:
+        client = asyncio.current_task()
+        if client is None:
+            raise AssertionError("runs in the task of its client")
+        self._asked[client] = command, tell
         try:
-            return protocol.Reply(ok=True, answer=await self._handle(request.command, request.arguments, tell))
+            return protocol.Reply(ok=True, answer=await work(tell))
         except RqsupError as fault:
             return _failure(str(fault), _exit_code(fault))
         except Exception as fault:  # noqa: BLE001 - a fault in one command must not end the master; logged with its stack
-            _log.exception("the command %s failed", request.command)
-            return _failure(f"{request.command} failed inside the master ({fault!r}): its log says where")
+            _log.exception("the command %s failed", command)
+            return _failure(f"{command} failed inside the master ({fault!r}): its log says where")
+        finally:
+            del self._asked[client]
 
 
 def _parse(line: bytes) -> protocol.Request | protocol.Reply:

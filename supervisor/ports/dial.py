@@ -33,7 +33,7 @@ def request(
 
     Args:
         socket_path: the control socket.
-        command: status, reload, stop, quiet, resume, scale, ping.
+        command: status, reload, upgrade, stop, quiet, resume, scale, ping.
         arguments: what the command takes.
         timeout_s: seconds until the answer; None = as long as the master lives.
         on_progress: called with each line of progress.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from rqsup.errors import RqsupError
+from rqsup.supervisor.ports.hold import hold
 
 _log = logging.getLogger("rqsup.master")
 
@@ -24,6 +25,8 @@ CONNECTION_LIMIT = 64
 REQUEST_LIMIT_BYTES = 8192
 #: Seconds for sending the request, and again for taking the answer.
 DEADLINE_S = 5.0
+#: Clients that may wait to be accepted.
+BACKLOG = 128
 #: Seconds that a refused client has to read why.
 LINGER_S = 0.5
 
@@ -63,7 +66,8 @@ class HttpPort:
     def __init__(self, *, metrics: Callable[[], bytes], healthy: Check, ready: Check) -> None:
         self._metrics = metrics
         self._checks = {"/healthz": healthy, "/readyz": ready}
-        self._server: asyncio.Server | None = None
+        #: One for each address of the host's name, or for each socket of the program before this one.
+        self._servers: list[asyncio.Server] = []
         self._clients: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> str:
@@ -73,23 +77,44 @@ class HttpPort:
             RqsupError: the port is taken, or the address is not ours.
         """
         try:
-            self._server = await asyncio.start_server(self._accept, host, port, limit=REQUEST_LIMIT_BYTES, backlog=128)
+            self._servers = [
+                await asyncio.start_server(self._accept, host, port, limit=REQUEST_LIMIT_BYTES, backlog=BACKLOG)
+            ]
         except OSError as fault:
             raise RqsupError(_listen_fault(host, port, fault)) from fault
-        name = self._server.sockets[0].getsockname()
+        name = self._servers[0].sockets[0].getsockname()
         shown = f"[{name[0]}]" if ":" in name[0] else name[0]
         return f"{shown}:{name[1]}"
 
+    async def hold(self) -> list[int]:
+        """Take no more clients: they wait in the sockets' queues. Those who came before are served, or miss a deadline.
+
+        Returns the descriptors of the sockets, for `go_on`, here or in another program.
+        """
+        listeners = await hold(self._servers)
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=2 * DEADLINE_S)
+        return listeners
+
+    async def go_on(self, listeners: list[int]) -> None:
+        """Take clients again on what `hold` returned."""
+        self._servers = [
+            await asyncio.start_server(
+                self._accept, sock=socket.socket(fileno=listener), limit=REQUEST_LIMIT_BYTES, backlog=BACKLOG
+            )
+            for listener in listeners
+        ]
+
     async def close(self) -> None:
         """Stop listening and drop every connection."""
-        if self._server is None:
-            return
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers = []
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= 2 * CONNECTION_LIMIT:  # even those being told 503 are bounded

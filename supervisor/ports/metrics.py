@@ -45,6 +45,7 @@ COUNTERS = (
         "rqsup_output_dropped",
         "Lines that jobs printed beyond the limits, or that the journal did not take.",
     ),
+    ("upgrades", "rqsup_upgrades", "Upgrades of rqsup in place since the master started."),
 )
 
 Depths = Mapping[tuple[str, str], int]

@@ -31,6 +31,15 @@ class SocketPlace:
         self._pool = pool
         self._lock: int | None = None
 
+    @property
+    def lock(self) -> int:
+        """The descriptor of the lock; negative = this process does not hold the place."""
+        return -1 if self._lock is None else self._lock
+
+    def inherit(self, lock: int) -> None:
+        """Hold the place that the program before this one took; the kernel's lock goes with the descriptor."""
+        self._lock = lock
+
     def take(self) -> socket.socket:
         """A listening, non-blocking socket at the path.
 

@@ -35,6 +35,8 @@ class Notifier:
     def __init__(self, address: str = "", watchdog_interval_s: float | None = None) -> None:
         self._address = address
         self._watchdog_interval_s = watchdog_interval_s if address else None
+        #: What systemd set for this process, for the program that takes its place.
+        self.variables: dict[str, str] = {}
         self._status = ""
         self._fault_logged = False
         self._socket: socket.socket | None = None
@@ -49,7 +51,9 @@ class Notifier:
         if address and address[0] not in "/@":
             _log.warning("NOTIFY_SOCKET=%s is no Unix socket: systemd is told nothing", address)
             address = ""
-        return cls(address.replace("@", "\0", 1) if address[:1] == "@" else address, _watchdog_interval_s(asked))
+        notifier = cls(address.replace("@", "\0", 1) if address[:1] == "@" else address, _watchdog_interval_s(asked))
+        notifier.variables = {name: value for name, value in asked.items() if value}
+        return notifier
 
     @property
     def watchdog_interval_s(self) -> float | None:
@@ -83,6 +87,16 @@ class Notifier:
     def watchdog(self) -> None:
         """The loop has turned."""
         self._send("WATCHDOG=1")
+
+    def stretch_watchdog(self, seconds: float) -> None:
+        """Ask for so long a silence, from now; `restore_watchdog` ends that."""
+        if self._watchdog_interval_s is not None:
+            self._send("WATCHDOG=1", f"WATCHDOG_USEC={int(seconds * 1_000_000)}")
+
+    def restore_watchdog(self) -> None:
+        """Be watched as the unit says again."""
+        if self._watchdog_interval_s is not None:
+            self._send("WATCHDOG=1", f"WATCHDOG_USEC={self.variables['WATCHDOG_USEC']}")
 
     def close(self) -> None:
         """Give the socket back; later messages go nowhere."""

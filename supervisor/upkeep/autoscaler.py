@@ -33,7 +33,8 @@ class Autoscaler:
         self._settings = settings
         self._held = held
         self._on_change = on_change
-        self._course: Course | None = None
+        #: None = it begins at the configured number.
+        self.course: Course | None = None
         self._log = get_logger("master")
 
     @property
@@ -42,11 +43,11 @@ class Autoscaler:
         rules = self._settings().autoscale
         if not rules.enabled:
             return None
-        return bounded(self._course.target if self._course else self._settings().workers.count, rules)
+        return bounded(self.course.target if self.course else self._settings().workers.count, rules)
 
     def start_over(self) -> None:
         """Begin again at the configured number."""
-        self._course = None
+        self.course = None
 
     async def run(self) -> None:
         """Look for ever."""
@@ -63,7 +64,7 @@ class Autoscaler:
         """Look once, and change the number if need be."""
         target = self.target
         if target is None:
-            self._course = None
+            self.course = None
             return
         if self._held():
             self._forget_calm()
@@ -73,13 +74,13 @@ class Autoscaler:
             scripts.gauge(Keys(settings.namespace).root, lanes=lanes(settings.workers.queues))
         )
         now, children = time.monotonic(), self._pool.children.values()
-        before = self._course or Course(target, now - settings.autoscale.cooldown)
+        before = self.course or Course(target, now - settings.autoscale.cooldown)
         load = Load(now, backlog.wait_ms / 1000, count_ready(children), count_busy(children))
-        self._course = steer(before, load, settings.autoscale)
-        if self._course.target != target:
-            self._log.info("autoscale", workers=self._course.target, before=target, wait_s=round(load.wait_s, 1))
+        self.course = steer(before, load, settings.autoscale)
+        if self.course.target != target:
+            self._log.info("autoscale", workers=self.course.target, before=target, wait_s=round(load.wait_s, 1))
             self._on_change()
 
     def _forget_calm(self) -> None:
-        if self._course:
-            self._course = replace(self._course, calm_since=None)
+        if self.course:
+            self.course = replace(self.course, calm_since=None)

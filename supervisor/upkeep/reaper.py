@@ -8,6 +8,7 @@ too, changes nothing. Workers of a dead master on this very machine are found wi
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store.async_store import AsyncStore
 from rqsup.store.keys import Keys
-from rqsup.supervisor.upkeep.registry import Debt, Details, Registry, is_running
+from rqsup.supervisor.upkeep.debt import Debt
+from rqsup.supervisor.upkeep.registry import Details, Registry, is_running
 
 
 @dataclass(slots=True)
@@ -80,9 +82,11 @@ class Reaper:
     async def run_once(self) -> None:
         """Look once, and have the dead workers' jobs returned."""
         keys = Keys(self._settings().namespace)
+        # Before and after: one that died meanwhile is the registry's to recover.
+        own = self._own() | self._registry.indebted
         flat = await self._store.command("HGETALL", keys.workers)
         registry = self._read_registry(_pairs(flat))
-        own = self._own()
+        own |= self._own()
         foreign = {worker: beat for worker, beat in registry.items() if worker not in own}
         self._owed = {worker: beat for worker, beat in self._owed.items() if foreign.get(worker) == beat}
         dead = dict.fromkeys(self._sightings.judge(foreign, now=time.monotonic(), ttl_s=self._settings().workers.lease_ttl),
@@ -112,7 +116,9 @@ class Reaper:
             details = _read(row)
             if details is None or details.home != self._registry.home:
                 continue
-            if not is_running(details.master, details.master_started) and not is_running(details.pid, details.started):
+            # An upgrade that could not take over left workers under our very pid, and ended them.
+            orphaned = details.master == os.getpid() or not is_running(details.master, details.master_started)
+            if orphaned and not is_running(details.pid, details.started):
                 found[worker] = "its master on this machine died"
         return found
 

@@ -12,7 +12,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -25,9 +24,11 @@ from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.async_store import AsyncStore
 from rqsup.supervisor.child import Child, Death
+from rqsup.supervisor.estate import RegistryEstate
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool, process_start
 from rqsup.supervisor.snapshot import RecoveryView
+from rqsup.supervisor.upkeep.debt import Debt
 from rqsup.workers.slot import CurrentJob
 
 #: Beats per `lease_ttl`: so many may fail before the lease is lost.
@@ -57,26 +58,6 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str = ""
     task: str = ""
     job: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Debt:
-    """Jobs that have to go back to their queues."""
-
-    worker: str
-    number: int
-    pid: int
-    cause: str
-    charged_job: str
-    seen_at: float
-    #: The job that an operator had killed; empty = none.
-    condemned: str = ""
-    #: The beat that a reaper judged by; empty when the death was seen.
-    beat: str = ""
-    reaped: bool = False
-    #: Where the dead worker's threads were; kept with the charged job.
-    stack: str = ""
-    tried: list[int] = field(default_factory=list)
 
 
 class Registry:
@@ -115,6 +96,11 @@ class Registry:
         """True while jobs of dead workers are not back yet."""
         return bool(self._debts)
 
+    @property
+    def indebted(self) -> set[str]:
+        """Dead workers whose jobs are not back yet."""
+        return {debt.worker for debt in self._debts}
+
     def hasten(self) -> None:
         """Beat as soon as possible: there is a worker that Redis does not know."""
         self._beat_now.set()
@@ -132,6 +118,18 @@ class Registry:
         """Put one more debt into the line."""
         self._debts.append(debt)
         self._owed.set()
+
+    def bequeath(self) -> RegistryEstate:
+        """What the next program has to know: debts above all."""
+        return RegistryEstate(list(self._debts), sorted(self._registered), self._lost, list(self.recoveries))
+
+    def inherit(self, estate: RegistryEstate) -> None:
+        """Take up what the program before this one left."""
+        self._registered.update(estate.registered)
+        self._lost.update(estate.lost)
+        self.recoveries.extend(estate.recoveries)
+        for debt in estate.debts:
+            self.add(debt)
 
     async def run_beats(self) -> None:
         """Beat for ever."""

@@ -24,7 +24,7 @@ from rqsup.workers.assignment import Assignment
 ALL = [
     Prepare(Settings(), 1, 2),
     Prepare(Settings(app=["a.b"], redis=RedisSettings(url="redis://ä"), workers=WorkerSettings(prefetch=3)), 9, 8),
-    Prepared(["a", "b"], 0.5),
+    Prepared(["a", "b"], 0.5, "1.0"),
     PrepareFailed("Traceback …"),
     ForkWorker(Assignment(1, "host.1.1", 5, 2, 99)),
     Forked("host.1.1", 123),

@@ -74,3 +74,21 @@ def test_totals_never_fall_and_count_everything(steps: list[object]) -> None:
         assert total >= before
         assert total == counted
         before = total
+
+
+def test_another_program_goes_on_with_slots_and_totals() -> None:
+    before = Scoreboard(3)
+    first, second = before.lend(), before.lend()
+    assert first
+    assert second
+    first[1].succeeded, second[1].succeeded = 5, 7
+    before.take_back(first[0])
+
+    after = Scoreboard(9)
+    after.inherit(os.dup(before.descriptor), before.folded, [second[0]])
+
+    assert after.totals() == before.totals()
+    assert len([lent for _ in range(3) if (lent := after.lend()) and lent[0] != second[0]]) == 2
+    after.slot(second[0]).succeeded += 1
+    # Both see the same memory.
+    assert second[1].succeeded == 8

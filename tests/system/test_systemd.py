@@ -215,3 +215,45 @@ def test_what_a_job_prints_is_in_the_journal_with_fields_of_its_own(service: Ser
         "MESSAGE": "good night 0.0", "RQSUP_JOB": job, "RQSUP_TASK": "nap", "RQSUP_POOL": service.name, "RQSUP_GENERATION": "1",
     }  # fmt: skip
     assert entry["_SYSTEMD_UNIT"] == service.unit
+
+
+def test_an_upgrade_keeps_the_unit_and_its_jobs(running: Service) -> None:
+    master, (job,) = running.main_pid, running.send(1, 12)
+    worker = wait_until(
+        lambda: next((one["pid"] for one in running.status()["workers"] if one["job_id"]), None),
+        what="the job to begin",
+    )
+    # What `pip install -U` does: from now on, another rqsup is found first.
+    running.box.run("cp", "-rL", f"{sdbox.SOURCE}/rqsup", f"{running.folder}/rqsup")
+    running.box.run("sed", "-i", 's/^__version__ = .*/__version__ = "9.9.9"/', f"{running.folder}/rqsup/__init__.py")
+
+    told = running.box.run("rqsup", "upgrade", "-c", f"/etc/rqsup/{running.name}.yaml").stdout
+
+    assert "rqsup 9.9.9 took over" in told
+    picture = running.status()
+    assert (picture["rqsup"], picture["pid"], picture["generation"]) == ("9.9.9", master, 2)
+    assert (running.main_pid, running.shown("NRestarts")) == (master, "0")
+    assert (running.shown("ActiveState"), running.shown("SubState")) == ("active", "running")
+    (result,) = running.await_success([job])
+    assert (result["pid"], result["attempt"]) == (worker, 1)
+    # The new program is watched as the old one was, and keeps reporting.
+    assert running.shown("WatchdogUSec") == "2s"
+    wait_until(lambda: "2/2 ready, 0 busy, gen 2" in running.shown("StatusText"), what="the status text of the new one")
+    stamp = running.shown("WatchdogTimestampMonotonic")
+    wait_until(lambda: running.shown("WatchdogTimestampMonotonic") != stamp, what="the watchdog to be fed")
+
+
+def test_an_upgrade_to_a_broken_rqsup_fails_says_why_and_changes_nothing(running: Service) -> None:
+    master, old = running.main_pid, running.worker_pids()
+    running.write_app(APP)
+    running.box.run("cp", "-rL", f"{sdbox.SOURCE}/rqsup", f"{running.folder}/rqsup")
+    running.box.write(f"{running.folder}/rqsup/supervisor/master.py", "class Master(:\n")
+
+    done = running.box.run("rqsup", "upgrade", "-c", f"/etc/rqsup/{running.name}.yaml", check=False)
+
+    assert done.returncode == 1
+    assert "SyntaxError" in done.stderr
+    assert "SyntaxError" in running.journal()
+    assert (running.main_pid, running.worker_pids()) == (master, old)
+    assert (running.shown("ActiveState"), running.shown("SubState")) == ("active", "running")
+    wait_until(lambda: running.shown("StatusText").startswith("2/2 ready"), what="the pool to go on")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import setproctitle
 
-from rqsup.errors import ConfigError, MasterRefused
+from rqsup.errors import ConfigError, MasterRefused, UpgradeFailed
 from rqsup.supervisor.ports.control import ControlPort
 from tests.supervisor.ports.pictures import snapshot
 
@@ -42,6 +42,8 @@ class ScriptedMaster:
             case "reload" if arguments.get("wait") == "drained":
                 progress("new code is imported")
                 raise ConfigError(["app: shop.tasks: SyntaxError"])
+            case "upgrade":
+                return upgrade(arguments.get("wait"), progress)
             case "quiet":
                 self.facts |= {"state": "degraded", "degraded": "workers die before they are ready"}
             case "resume":
@@ -69,6 +71,14 @@ class ScriptedMaster:
         self.ended.set()
 
 
+def upgrade(wait: str | None, progress: Callable[[str], None]) -> dict[str, Any]:
+    """One that fails, or one that goes well."""
+    if wait == "drained":
+        raise UpgradeFailed("the new program cannot take over, nothing changed: SyntaxError")
+    progress("rqsup 0.2.0 has checked itself")
+    return {"rqsup": "0.2.0", "from": "0.1.0", "generation": 4}
+
+
 def say(text: str) -> None:
     """One line for the test that watches."""
     sys.stdout.write(f"{text}\n")
@@ -80,7 +90,7 @@ async def main(path: str, manner: str) -> None:
     setproctitle.setproctitle("rqsup: master [mail] 4/4 ready, 2 busy")
     master = ScriptedMaster(manner)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT):
+    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTSTP, signal.SIGCONT):
         loop.add_signal_handler(number, say, number.name)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, master.end, number.name)

@@ -30,7 +30,9 @@ def rqsup() -> None:
     """The commands under test, in a group that treats errors as the real one does."""
 
 
-for command in (operate.status, operate.reload, operate.stop, operate.quiet, operate.resume, operate.scale):
+for command in (
+    operate.status, operate.reload, operate.upgrade, operate.stop, operate.quiet, operate.resume, operate.scale,
+):  # fmt: skip
     rqsup.add_command(command)
 
 
@@ -166,6 +168,36 @@ def test_a_reload_that_fails_says_why_and_with_which_code(master: Master) -> Non
     assert result.exit_code == 78
 
 
+def test_an_upgrade_shows_its_progress_and_what_it_came_to(master: Master) -> None:
+    result = run("upgrade", "--wait", "-c", master.config)
+
+    assert master.heard() == "upgrade {'wait': 'ready'}"
+    told = "rqsup 0.2.0 has checked itself\nrqsup 0.2.0 runs the pool, before it was 0.1.0\n"
+    assert (result.exit_code, result.output) == (0, told)
+
+
+def test_an_upgrade_in_json_has_its_steps_too(master: Master) -> None:
+    result = run("upgrade", "--json", "-c", master.config)
+
+    answer = json.loads(result.output)
+    assert answer["rqsup"] == "0.2.0"
+    assert answer["steps"] == ["rqsup 0.2.0 has checked itself"]
+
+
+def test_an_upgrade_that_fails_says_why(master: Master) -> None:
+    result = run("upgrade", "--wait=drained", "-c", master.config)
+
+    assert result.exit_code == 1
+    assert "rqsup: error: the new program cannot take over, nothing changed: SyntaxError" in result.stderr
+
+
+def test_an_upgrade_by_signal_cannot_be_waited_for(master: Master) -> None:
+    result = run("upgrade", "--json", "--pid", master.pid)
+
+    assert result.exit_code == 2
+    assert "need the control socket" in result.output
+
+
 @pytest.mark.parametrize(("options", "now"), [((), False), (("--now",), True)])
 def test_stop_returns_when_the_master_is_gone(master: Master, options: tuple[str, ...], now: bool) -> None:
     result = run("stop", *options, "-c", master.config)
@@ -202,7 +234,7 @@ def test_stop_gives_up_waiting_at_its_timeout(folder: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("arguments", "heard"),
-    [(("reload",), "SIGHUP"), (("quiet",), "SIGTSTP"), (("resume",), "SIGCONT")],
+    [(("reload",), "SIGHUP"), (("upgrade",), "SIGUSR2"), (("quiet",), "SIGTSTP"), (("resume",), "SIGCONT")],
 )
 def test_without_a_socket_commands_go_by_signal(master: Master, arguments: tuple[str, ...], heard: str) -> None:
     result = run(*arguments, "--pid", master.pid)
@@ -273,6 +305,7 @@ def test_without_a_master_each_command_says_how_to_start_one(folder: Path) -> No
         ["status"],
         ["status", "--json"],
         ["reload", "--wait"],
+        ["upgrade"],
         ["stop"],
         ["quiet"],
         ["resume"],

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from rqsup.errors import MasterRefused
@@ -132,3 +138,45 @@ def test_another_user_is_refused_whatever_the_mode_of_the_socket(served: Served)
         MasterRefused, match="user 65534 may not command this master: run the command as user 0 or root"
     ):
         as_nobody(lambda: request(served.path, "status"))
+
+
+def test_while_the_port_holds_clients_wait_and_none_is_refused(served: Served) -> None:
+    early = served.connect()
+    listener, lock = served.loop.run(_hold_while(served, early))
+    late = served.connect()
+    late.sendall(b'{"v": 1, "command": "status"}\n')
+    late.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        late.recv(1)
+
+    served.loop.run(served.port.go_on(listener, lock))
+
+    late.settimeout(15)
+    assert b'"ok":true' in late.recv(1000)
+    assert b'"ok":true' in early.recv(1000)
+    assert request(served.path, "status")["state"] == "running"
+    early.close()
+    late.close()
+
+
+async def _hold_while(served: Served, client: socket.socket) -> tuple[int, int]:
+    """Hold; a client that came before sends its request only then, and is answered all the same."""
+    holding = asyncio.create_task(served.port.hold())
+    await asyncio.sleep(0)
+    client.sendall(b'{"v": 1, "command": "status"}\n')
+    return await holding
+
+
+def test_a_client_whose_command_is_an_upgrade_is_answered_by_the_next_program(served: Served, folder: Path) -> None:
+    mine, its = socket.socketpair()
+    mine.settimeout(15)
+
+    async def work(tell: control.Teller) -> dict[str, Any]:
+        tell("taken over")
+        return {"rqsup": "0.2.0"}
+
+    served.loop.run(served.port.answer(its.detach(), work))
+
+    lines = [json.loads(line) for line in read_all(mine).splitlines()]
+    mine.close()
+    assert lines == [{"progress": "taken over"}, {"ok": True, "answer": {"rqsup": "0.2.0"}}]

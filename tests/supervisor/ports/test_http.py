@@ -235,3 +235,18 @@ def test_an_ipv6_address_is_shown_in_brackets() -> None:
             pytest.skip("this host has no IPv6")
         finally:
             loop.run(port.close())
+
+
+def test_while_the_port_holds_clients_wait_and_none_is_refused(served: Served) -> None:
+    listeners = served.loop.run(served.port.hold())
+    host, _, port = served.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=15) as late:
+        late.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        late.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            late.recv(1)
+
+        served.loop.run(served.port.go_on(listeners))
+
+        late.settimeout(15)
+        assert late.recv(1000).startswith(b"HTTP/1.1 200")

@@ -108,18 +108,29 @@ def test_workers_of_a_dead_master_on_this_machine_are_found_at_once(bench: Bench
 def test_a_worker_is_left_alone_while_it_or_its_master_runs(bench: Bench, alive: str) -> None:
     bench.enqueue()
     bench.claim("w")
-    this, gone = (os.getpid(), process_start(os.getpid())), dead_process()
+    another, gone = (os.getppid(), process_start(os.getppid())), dead_process()
     describe(
         bench,
         "w",
         home=find_home(),
-        master=this if alive == "master" else gone,
-        pid=this if alive == "worker" else gone,
+        master=another if alive == "master" else gone,
+        pid=another if alive == "worker" else gone,
     )
 
     reap_once(bench)
 
     assert bench.registered() == {"w": "1"}
+
+
+def test_a_worker_of_this_very_master_that_is_not_its_child_was_left_by_a_failed_upgrade(bench: Bench) -> None:
+    [job_id] = bench.enqueue()
+    bench.claim("w")
+    describe(bench, "w", home=find_home(), master=(os.getpid(), process_start(os.getpid())), pid=dead_process())
+
+    reap_once(bench)
+
+    assert bench.registered() == {}
+    assert bench.ready() == [job_id]
 
 
 def test_pids_of_another_machine_mean_nothing_so_the_lease_decides(bench: Bench) -> None:

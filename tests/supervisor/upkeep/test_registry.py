@@ -21,7 +21,8 @@ from rqsup.store.server import LocalServer
 from rqsup.supervisor.child import Child, Death, judge
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import process_start
-from rqsup.supervisor.upkeep.registry import Debt, Details, find_home, is_running
+from rqsup.supervisor.upkeep.debt import Debt
+from rqsup.supervisor.upkeep.registry import Details, find_home, is_running
 from tests.supervisor.children import enter_job
 from tests.supervisor.upkeep.conftest import Bench, Upkeep
 

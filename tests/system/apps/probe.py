@@ -61,6 +61,14 @@ def wait_for_stop() -> str:
     return "stopping"
 
 
+@task(name="probe.wait_for")
+def wait_for(path: str) -> dict[str, object]:
+    """Run until a file is there; returns who ran it."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return nap(0)
+
+
 @task(name="probe.clean_up")
 def clean_up(path: str) -> None:
     """Sleep, and leave a note when it has to give up."""
