@@ -76,7 +76,7 @@ class Upgrade:
         self._refuse()
         self.under_way = True
         try:
-            await self._run(tell, wait)
+            await self._try(tell, wait)
         except UpgradeFailed as fault:
             self.last = f"failed, nothing changed: {str(fault).splitlines()[0]}"
             self._log.error("upgrade failed", error=str(fault))
@@ -93,11 +93,24 @@ class Upgrade:
         master.counters["upgrades"] += 1
         master.notifier.restore_watchdog()
         for requester in left.ports.requesters:
-            master.spawn_task(self._ports.control.answer(requester, lambda tell: self._renew(left, still_s, tell)))
+            master.spawn_task(self._answer(requester, left, still_s))
         if not left.ports.requesters:
             master.spawn_task(self._renew_quietly(left, still_s))
         # Last: a stop that waited has to find all workers in place.
         signals.release()
+
+    async def _try(self, tell: Tell, wait: str | None) -> NoReturn:
+        try:
+            await self._run(tell, wait)
+        except OSError as fault:
+            raise UpgradeFailed(f"the system refuses what an upgrade needs ({fault}); nothing changed") from fault
+
+    async def _answer(self, requester: int, left: Estate, still_s: float) -> None:
+        try:
+            await self._ports.control.answer(requester, lambda tell: self._renew(left, still_s, tell))
+        except OSError:
+            # The client is gone, but what it asked for goes on.
+            await self._renew_quietly(left, still_s)
 
     async def _renew(self, left: Estate, still_s: float, tell: Tell) -> dict[str, Any]:
         """Replace the workers, whose code is still the old one, as in any reload."""
@@ -175,11 +188,14 @@ class Upgrade:
         """Clients wait to be accepted until the exec; if there is none, they are served again."""
         control, http = self._ports.control, self._ports.http
         listeners = await http.hold()
-        listener, lock = await control.hold()
         try:
-            yield PortsEstate(listener, lock, listeners, self._master.metrics_address, control.requesters())
+            listener, lock = await control.hold()
+            try:
+                yield PortsEstate(listener, lock, listeners, self._master.metrics_address, control.requesters())
+            except BaseException:
+                await control.go_on(listener, lock)
+                raise
         except BaseException:
-            await control.go_on(listener, lock)
             await http.go_on(listeners)
             raise
 

@@ -15,12 +15,13 @@ async def hold(servers: list[asyncio.Server]) -> list[int]:
     Returns descriptors of the sockets, which still listen.
     """
     listeners = [listener for server in servers for listener in server.sockets]
+    # First of all: should there be no descriptor left, nothing has changed.
+    kept = [os.dup(listener.fileno()) for listener in listeners]
     for listener in listeners:
         # Before `close`: a server that is closed drops the connections that it has accepted and not yet shown.
         asyncio.get_running_loop().remove_reader(listener.fileno())
     for _ in range(TURNS):
         await asyncio.sleep(0)
-    kept = [os.dup(listener.fileno()) for listener in listeners]
     for server in servers:
         server.close()
     return kept
