@@ -118,7 +118,6 @@ class MasterEstate(msgspec.Struct, frozen=True):
 
     started_at: float
     quiet: bool
-    clock: ClockEstate
     told_ready: bool
     pardon_until: float
     counters: dict[str, int]
@@ -127,6 +126,7 @@ class MasterEstate(msgspec.Struct, frozen=True):
     shedding: str
     #: Why Redis does not answer; empty = it does.
     redis_fault: str = ""
+    clock: ClockEstate = ClockEstate()
 
 
 class Estate(msgspec.Struct, frozen=True):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rqsup.errors import UpgradeFailed
+from rqsup.supervisor.aside import run_aside
 from rqsup.supervisor.blackbox import BlackBox
 
 #: Names the descriptor of the estate to the new program. Not RQSUP_…, which are settings.
@@ -79,50 +77,15 @@ async def check(program: Program, estate: int, timeout_s: float, *, own: set[int
     box = BlackBox()
     command = [*program.arguments, CHECK_OPTION, str(estate)]
     try:
-        with _started(program, command, estate, box) as process:
-            own.add(process.pid)
-            try:
-                status = await _ended(process.pid, timeout_s)
-            finally:
-                own.discard(process.pid)
-        return _version(status, box.read(), timeout_s)
-    finally:
-        box.close()
-
-
-def _started(program: Program, command: list[str], estate: int, box: BlackBox) -> subprocess.Popen[bytes]:
-    try:
-        process = subprocess.Popen(
-            command, executable=program.path, stdin=subprocess.DEVNULL, stdout=box.descriptor, stderr=box.descriptor,
-            pass_fds=(estate,), start_new_session=True,
+        status = await run_aside(
+            command, own=own, timeout_s=timeout_s, output=box.descriptor, errors=box.descriptor,
+            executable=program.path, descriptors=[estate],
         )  # fmt: skip
+        return _version(status, box.read(), timeout_s)
     except OSError as fault:
         raise UpgradeFailed(f"the new program cannot be started ({fault}); nothing changed") from fault
-    # It is reaped through its pidfd; Popen must neither wait nor complain.
-    process.returncode = 0
-    return process
-
-
-async def _ended(pid: int, timeout_s: float) -> int | None:
-    """Its exit status, negative for a signal; None when it took too long, and was killed. Reaps it in any case."""
-    pidfd = os.pidfd_open(pid)
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        async with asyncio.timeout(timeout_s):
-            await ended.wait()
-    except TimeoutError:
-        pass
     finally:
-        loop.remove_reader(pidfd)
-        in_time = ended.is_set()
-        if not in_time:
-            os.killpg(pid, signal.SIGKILL)
-        found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222 - it has ended, or was killed
-        os.close(pidfd)
-    if found is None or not in_time:
-        return None
-    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        box.close()
 
 
 def _version(status: int | None, said: str, timeout_s: float) -> str:

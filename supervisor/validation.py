@@ -6,19 +6,15 @@ the rules applied are those of the rqsup on disk, which the next workers will ru
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Sequence
-from typing import IO
 
 import msgspec
 
 from rqsup.config import load
 from rqsup.errors import ConfigError
 from rqsup.settings import Settings
+from rqsup.supervisor.aside import run_aside
 
 
 class Valid(msgspec.Struct, frozen=True, tag=True):
@@ -50,11 +46,12 @@ async def validate(path: str | None, *, timeout_s: float, own: set[int]) -> Sett
     """
     origin = path or "environment"
     command = [sys.executable, "-m", "rqsup.supervisor.validation", *([path] if path else [])]
-    try:
-        async with asyncio.timeout(timeout_s):
-            status, output = await _run(command, own)
-    except TimeoutError:
-        raise ConfigError([f"could not be read within {timeout_s:g} s (workers.boot_timeout)"], origin) from None
+    with os.fdopen(os.memfd_create("rqsup-validation"), "rb") as said:
+        status = await run_aside(command, own=own, timeout_s=timeout_s, output=said.fileno())
+        said.seek(0)
+        output = said.read()
+    if status is None:
+        raise ConfigError([f"could not be read within {timeout_s:g} s (workers.boot_timeout)"], origin)
     try:
         verdict = _decoder.decode(output)
     except msgspec.ValidationError:
@@ -69,32 +66,6 @@ async def validate(path: str | None, *, timeout_s: float, own: set[int]) -> Sett
     if isinstance(verdict, Invalid):
         raise ConfigError(verdict.faults, verdict.origin)
     return verdict.settings
-
-
-async def _run(command: Sequence[str], own: set[int]) -> tuple[int, bytes]:
-    """Exit status and output of a process; it does not outlive this call."""
-    # Not a pipe: nobody has to read while the process writes.
-    with os.fdopen(os.memfd_create("rqsup-validation"), "rb") as output:
-        process = _launch(command, output)
-        own.add(process.pid)
-        pidfd = os.pidfd_open(process.pid)
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        loop.add_reader(pidfd, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(pidfd)
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
-            status = process.wait()
-            own.discard(process.pid)
-        output.seek(0)
-        return status, output.read()
-
-
-def _launch(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True)
 
 
 def _check(path: str | None) -> Valid | Invalid:

@@ -60,6 +60,19 @@ def test_it_does_not_matter_how_the_bytes_are_cut_into_reads(seed: int) -> None:
     assert [line.text for line in lines] == ["x" * 90, "y" * 100 + CUT, "short", "last"]
 
 
+@pytest.mark.parametrize("cut", range(0, 370, 7))
+def test_another_splitter_goes_on_where_one_stopped(cut: int) -> None:
+    data = b"x" * 90 + b"\n" + MARK + b"a t.a\n" + b"y" * 250 + b"\nshort\n" + MARK + b"\nlast"
+    first, second = make(), make()
+
+    lines = first.feed(data[:cut], NOW, SLOT)
+    second.resume(first.remains())
+    lines += second.feed(data[cut:], NOW, SLOT) + second.end(NOW, SLOT)
+
+    whole = make()
+    assert lines == whole.feed(data, NOW, SLOT) + whole.end(NOW, SLOT)
+
+
 def test_a_line_without_an_end_is_cut_once_and_holds_no_memory() -> None:
     splitter = make()
 

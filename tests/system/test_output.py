@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ def test_lines_after_a_job_that_died_apart_are_not_taken_for_its_own(start: Star
     names = {line["text"]: line["job_id"] for line in printed(daemon)}
     assert names["before the end"] == dead.id
     assert {name for text, name in names.items() if text != "before the end"} == {job.id}
+
+
+def test_what_a_job_prints_around_an_upgrade_is_told_by_the_new_program(
+    start: Start, client: Client, tmp_path: Path
+) -> None:
+    daemon = start(workers={"count": 1}, log=JSON)
+    job = client.enqueue("probe.say_around", str(tmp_path / "go"))
+    wait_until(lambda: "before" in texts(daemon), what="the first line")
+
+    upgraded = threading.Thread(target=daemon.ask, args=("upgrade",))
+    upgraded.start()
+    wait_until(lambda: daemon.status()["last_upgrade"], what="the new program")
+    (tmp_path / "go").touch()
+
+    assert job.result(30) == job.id
+    upgraded.join(60)
+    wait_until(lambda: {"begun and ended", "after"} <= texts(daemon), what="the lines after the upgrade")
+    assert [(line["text"], line["job_id"]) for line in printed(daemon)] == [
+        (text, job.id) for text in ("before", "begun and ended", "after")
+    ]
 
 
 @pytest.mark.slow

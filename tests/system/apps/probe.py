@@ -246,6 +246,18 @@ def say_and_fall() -> None:
     ctypes.string_at(0)
 
 
+@task(name="probe.say_around")
+def say_around(path: str) -> str:
+    """Print, leave a line open until the file is there, end the line, print again."""
+    print("before")  # noqa: T201 - that is the point
+    os.write(1, b"begun and ")
+    while not Path(path).exists():
+        time.sleep(0.01)
+    os.write(1, b"ended\n")
+    print("after")  # noqa: T201 - that is the point
+    return current_job().id
+
+
 @task(name="probe.print_apart", isolation="fork")
 def print_apart(text: str, die: bool = False) -> str:
     """Print from a process of its own, which may die then."""
