@@ -288,8 +288,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespace: Namespace = "default"
     redis: RedisSettings = RedisSettings()
     workers: WorkerSettings = WorkerSettings()
-    sandbox: SandboxSettings = SandboxSettings()
     canary: CanarySettings = CanarySettings()
+    sandbox: SandboxSettings = SandboxSettings()
     upgrade: UpgradeSettings = UpgradeSettings()
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -120,12 +120,7 @@ class Sandbox:
             # It is shared, so a stray store would change what the master believes of other workers.
             hide_memory(ctypes.addressof(ctypes.c_char.from_buffer(scoreboard)), len(scoreboard))
         # The connection to Redis, the master's channel, and whatever the application had opened.
-        begin = STREAMS
-        for descriptor in sorted(kept):
-            if descriptor >= begin:
-                os.closerange(begin, descriptor)
-                begin = descriptor + 1
-        os.closerange(begin, 1 << 20)
+        _close_all_but(kept)
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         for wall in WALLS:
             if wall not in self.missing:
@@ -147,15 +142,17 @@ class Sandbox:
 
     def _try_walls(self) -> dict[str, str]:
         ending = run_forked(Call(
-            work=lambda _pipe: msgspec.json.encode(self._faults()), limit=TRIAL_BYTES,
+            work=lambda pipe: msgspec.json.encode(self._faults(pipe)), limit=TRIAL_BYTES,
             deadline=time.monotonic() + TRIAL_S, overdue="no answer",
         ))  # fmt: skip
         if ending.answer is None:
             return dict.fromkeys(WALLS, f"the trial died: {ending.cause}")
         return msgspec.json.decode(ending.answer, type=dict[str, str])
 
-    def _faults(self) -> dict[str, str]:
+    def _faults(self, pipe: int) -> dict[str, str]:
         """Build each wall around this process, and tell which cannot be."""
+        # As for a job: with more open files than a job may have, no further wall could be built.
+        _close_all_but([pipe])
         faults: dict[str, str] = {}
         for wall in WALLS:
             if wall == "seccomp" and self._rules is None:
@@ -186,6 +183,16 @@ def _readable(settings: SandboxSettings) -> tuple[str, ...]:
     application = {os.path.realpath(path) for path in sys.path}
     # A service that runs in / would open all.
     return tuple(sorted({*SYSTEM, *python, *application, *settings.read} - {"/"}))
+
+
+def _close_all_but(kept: Iterable[int]) -> None:
+    """Close all descriptors but these and the standard streams."""
+    begin = STREAMS
+    for descriptor in sorted(kept):
+        if descriptor >= begin:
+            os.closerange(begin, descriptor)
+            begin = descriptor + 1
+    os.closerange(begin, 1 << 20)
 
 
 def _limit(settings: SandboxSettings) -> None:

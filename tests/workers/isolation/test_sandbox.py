@@ -70,6 +70,18 @@ def test_descriptors_are_bounded_and_python_can_be_read() -> None:
     assert seen == ["done", "EMFILE", "done"]
 
 
+def test_walls_are_not_missing_because_their_process_has_many_files_open() -> None:
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
+    try:
+        missing = Sandbox(WANTED).missing
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+    assert "landlock" not in missing
+    assert "seccomp" not in missing
+
+
 def test_the_walls_are_tried_once_for_each_configuration() -> None:
     assert sandbox_of(WANTED) is sandbox_of(SandboxSettings(require=["landlock", "seccomp"], nofile=64))
     assert sandbox_of(SandboxSettings(nofile=65)) is not sandbox_of(WANTED)
