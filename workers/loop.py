@@ -210,7 +210,9 @@ class Loop:
                 return []
 
     def _count(self) -> int:
-        """Jobs to ask for; one at first, so that a job on its last try can be alone."""
+        """Jobs to ask for: none while the pool is quiet, one at first, so that a job on its last try can be alone."""
+        if self._slot.order == Order.QUIET:
+            return 0
         return 1 if self._fresh else self._prefetch.count
 
     def _settle_all(self, *, claim: int) -> list[Claimed]:

@@ -122,6 +122,22 @@ def test_a_quiet_worker_takes_nothing_until_it_is_told_to_go_on(client: Client, 
     loop.leave()
 
 
+def test_a_worker_that_starts_in_a_quiet_pool_takes_nothing(client: Client) -> None:
+    job = client.enqueue("ran", 1)
+    loop = LoopThread(client)
+    loop.slot.order = Order.QUIET
+    loop.start()
+    try:
+        loop.until_state(WorkerState.QUIET)
+        assert client.record(job.id).state is JobState.READY
+
+        loop.order(Order.WORK)
+        assert job.result(10) == 1
+    finally:
+        loop.slot.order = Order.LEAVE
+        loop.vanish()
+
+
 def test_the_job_that_was_running_is_settled_before_the_quiet(
     client: Client, start: Start, gate: threading.Event
 ) -> None:
