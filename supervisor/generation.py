@@ -25,7 +25,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.workers.assignment import Assignment
-from rqsup.workers.isolation.sandbox import Protection
+from rqsup.workers.isolation.protection import Protection
 
 #: Seconds that a zygote has to end after its socket was closed.
 FAREWELL_S = 2.0
