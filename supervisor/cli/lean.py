@@ -9,18 +9,20 @@ line's process, the master's: in the zygote, applications get structlog with all
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
 #: As sys.modules has it for a module that cannot be imported: its import raises ModuleNotFoundError at once.
-_ABSENT: None = None
+_ABSENT: Any = None
 
 
 def load_structlog() -> None:
     """Import structlog; if it is loaded already, nothing changes."""
     hidden = "rich" not in sys.modules
     if hidden:
-        sys.modules["rich"] = _ABSENT  # type: ignore[assignment] # documented: None stops an import
+        sys.modules["rich"] = _ABSENT
     try:
-        import structlog  # noqa: F401 - to have it loaded is the point
+        import_module("structlog")
     finally:
         if hidden and sys.modules.get("rich") is _ABSENT:
             del sys.modules["rich"]
