@@ -23,7 +23,7 @@ from rqsup.supervisor.restart import Restart
 from rqsup.supervisor.snapshot import RecoveryView
 from rqsup.supervisor.upkeep.debt import Debt
 from rqsup.workers.assignment import Assignment
-from rqsup.workers.isolation.sandbox import Protection
+from rqsup.workers.isolation.protection import Protection
 from rqsup.workers.protocol import protocol
 from rqsup.workers.slot import CurrentJob, Order
 

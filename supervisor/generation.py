@@ -26,7 +26,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.workers.assignment import Assignment
-from rqsup.workers.isolation.sandbox import Protection
+from rqsup.workers.isolation.protection import Protection
 from rqsup.workers.protocol import protocol
 
 #: Seconds that a zygote has to end after its socket was closed.

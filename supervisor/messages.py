@@ -9,7 +9,7 @@ import msgspec
 
 from rqsup.settings import Settings
 from rqsup.workers.assignment import Assignment
-from rqsup.workers.isolation.sandbox import Protection
+from rqsup.workers.isolation.protection import Protection
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):

@@ -24,7 +24,7 @@ from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import Pool
 from rqsup.supervisor.restart import Restart
 from rqsup.supervisor.validation import validate
-from rqsup.workers.isolation.sandbox import Protection
+from rqsup.workers.isolation.protection import Protection
 
 
 class Rollout:
@@ -294,22 +294,31 @@ class Rollout:
 
     async def _revive(self, lost: Generation) -> None:
         """Start a zygote in place of one that died; its workers go on meanwhile."""
+        try:
+            await self._until_revived(lost)
+        finally:
+            if self._reviving is lost:
+                self._reviving = None
+
+    async def _until_revived(self, lost: Generation) -> None:
+        failed = False
         while self._wanted is lost:
             try:
                 revived = await self._prepare(lost.settings, lost.number)
             except AppImportError as fault:
-                reason = str(fault).strip().splitlines()[-1]
+                reason, failed = str(fault).strip().splitlines()[-1], True
                 pause_s = self.restart.failed(time.monotonic(), random.random(), reason)  # noqa: S311 - spreads starts
                 self._log.error("zygote cannot be started again", error=reason, pause_s=round(pause_s, 1))
                 await asyncio.sleep(pause_s)
                 continue
-            if self._wanted is lost:
-                self._wanted = revived
-                self._on_change()
-            else:
+            if self._wanted is not lost:
                 revived.close()
-        if self._reviving is lost:
-            self._reviving = None
+                return
+            self._wanted = revived
+            if failed:
+                # What held the pool up is over; where no worker is missing, none will become ready and tell.
+                self.restart.succeeded()
+            self._on_change()
 
     def _next_number(self) -> int:
         self._latest += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from rqsup.workers.isolation.sandbox import Protection
+from rqsup.workers.isolation.protection import Protection
 
 #: Format of the picture, for programs that read `rqsup status --json`.
 VERSION = 1

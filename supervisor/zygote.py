@@ -41,7 +41,8 @@ from rqsup.supervisor.messages import (
 from rqsup.task import find_task, task_names
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.boot import Descriptors, ignore_signals, run_worker
-from rqsup.workers.isolation.sandbox import Protection, sandbox_of
+from rqsup.workers.isolation.protection import Protection
+from rqsup.workers.isolation.sandbox import sandbox_of
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS
 from rqsup.workers.protocol import protocol

@@ -7,11 +7,14 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from rqsup import Client
+from rqsup.errors import MasterRefused
 from rqsup.request import Request
+from rqsup.store.server import LocalServer
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until
@@ -135,6 +138,32 @@ def test_a_zygote_that_dies_is_replaced_and_workers_go_on(start: Start, client: 
         lambda: daemon.status()["ready"] == 2 and daemon.status()["counters"]["deaths"] == 1, what="a new worker"
     )
     assert client.enqueue("probe.nap", 0).result(10)
+
+
+def test_a_lost_zygote_has_one_attempt_at_its_return_however_many_reloads_fail_meanwhile(
+    redis_server: LocalServer, namespace: str, tmp_path: Path
+) -> None:
+    module = tmp_path / "fragile.py"
+    module.write_text("")
+    daemon = Daemon(
+        redis_server.url, namespace, app=["fragile"], workers={"count": 1, "restart_pause": 0.1, "restart_cap": 0.5}
+    ).start(path=tmp_path)
+    try:
+        worker = daemon.workers()[0]["pid"]
+        zygote = next(pid for pid in daemon.tree() if pid not in {worker, daemon.pid})
+        module.write_text("def broken(:\n")
+        os.kill(zygote, signal.SIGKILL)
+        wait_until(lambda: daemon.status()["state"] == "degraded", what="a zygote that cannot be started again")
+
+        for _ in range(3):
+            with pytest.raises(MasterRefused, match="SyntaxError"):
+                daemon.ask("reload")
+
+        assert daemon.log_text().count("zygote died; starting another") == 1
+        module.write_text("")
+        wait_until(lambda: daemon.status()["state"] == "running", what="a zygote")
+    finally:
+        daemon.stop()
 
 
 def test_a_suspended_master_kills_no_worker_for_its_own_lateness(start: Start, client: Client) -> None:

@@ -10,14 +10,14 @@ from rqsup.store.server import LocalServer
 from tests.system.daemon import Daemon
 from tests.waiting import wait_until
 
-#: Terminal libraries, the code of workers and clients of HTTP, and the application: all of it for other processes.
+#: The terminal library, the code of workers, and the application: all of it for other processes.
 NOT_LOADED = {
-    "rich",
-    "structlog",
-    "prometheus_client",
-    "http.server",
+    "rich.console",
     "rqsup.workers.run",
     "rqsup.workers.loop",
+    "rqsup.workers.boot",
+    "rqsup.workers.isolation.fork",
+    "rqsup.workers.isolation.sandbox",
     "probe",
 }
 

@@ -26,6 +26,7 @@ from rqsup.logs import get_logger
 from rqsup.settings import SandboxSettings
 from rqsup.workers.isolation import landlock, seccomp
 from rqsup.workers.isolation.fork import Call, run_forked
+from rqsup.workers.isolation.protection import Protection
 from rqsup.workers.kernel import hide_memory, leave_network, renounce_privileges
 
 #: The walls in the order in which they are built. With all privileges given up, root is nobody special.
@@ -47,15 +48,6 @@ TRIAL_S = 10.0
 TRIAL_BYTES = 10_000
 #: Descriptors of the standard streams, which a job keeps.
 STREAMS = 3
-
-
-class Protection(msgspec.Struct, frozen=True):
-    """One wall, for people and programs: `rqsup status` shows it."""
-
-    name: str
-    in_force: bool
-    #: What it is exactly, or why it is missing.
-    detail: str
 
 
 class Sandbox:
