@@ -30,7 +30,7 @@ def print_json(value: Any) -> None:
 
 def console() -> Console:
     """A console for tables and live views; plain text where there is no terminal."""
-    from rich.console import Console  # 5 MiB that the master must not carry
+    from rich.console import Console  # 3 MB that the master must not carry
 
     return Console()
 

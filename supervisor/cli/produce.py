@@ -129,7 +129,7 @@ def _stopping_at_signals(stop: threading.Event) -> Iterator[None]:
 @contextmanager
 def _screen() -> Iterator[tuple[Show, float]]:
     """How to show progress, and how often: a live line on a terminal, otherwise now and then a line. On stderr."""
-    from rich.console import Console  # 5 MiB that the master must not carry
+    from rich.console import Console  # 3 MB that the master must not carry
     from rich.live import Live
     from rich.text import Text
 

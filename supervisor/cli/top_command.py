@@ -30,7 +30,7 @@ def top(ctx: click.Context, configs: tuple[str, ...], interval: float, *, once: 
 
     Exit status 1 when one of the pools does not answer (with --once or --json).
     """
-    from rich.console import Console  # 5 MiB that the master must not carry
+    from rich.console import Console  # 3 MB that the master must not carry
 
     from rqsup.supervisor.cli.top import Top
 

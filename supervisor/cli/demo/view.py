@@ -70,7 +70,7 @@ class LiveView:
     """A picture that is drawn anew in place."""
 
     def __init__(self, console: Console, directory: str) -> None:
-        from rich.live import Live  # 5 MiB that the master must not carry
+        from rich.live import Live  # 3 MB that the master must not carry
 
         self._directory = directory
         self._events: list[str] = []
