@@ -7,6 +7,7 @@ import signal
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -224,25 +225,24 @@ def test_a_canary_whose_jobs_fail_fails_the_reload(
 ) -> None:
     deployed.settings["canary"] = {"jobs": 5, "timeout": 30}
     deployed.write_config()
-    client.enqueue_many(Request("version.tell", (0.05,)) for _ in range(200))
 
     (tmp_path / "version.py").write_text(CHECKED.format(check="pass", body=body))
-    with pytest.raises(MasterRefused, match=reason):
+    with fed(client) as ids, pytest.raises(MasterRefused, match=reason):
         deployed.ask("reload")
 
     wait_until(lambda: {worker["generation"] for worker in deployed.workers()} == {1}, what="the old workers alone")
     # An old worker that met a job on its last try leaves for a fresh one: so it may be a moment before all are ready.
     wait_until(lambda: deployed.status()["ready"] == 3, what="three ready workers")
     # What the canary spoiled is retried by the old code.
-    wait_until(lambda: stats(client).get("succeeded", 0) == 200, 60, "all jobs to succeed")
+    wait_until(lambda: stats(client).get("succeeded", 0) == len(ids), 60, "all jobs to succeed")
 
 
 def test_a_canary_with_good_jobs_is_followed_by_the_others(deployed: Daemon, client: Client, tmp_path: Path) -> None:
     deployed.settings["canary"] = {"jobs": 3, "timeout": 30}
     deployed.write_config()
-    client.enqueue_many(Request("version.tell", (0.05,)) for _ in range(100))
 
-    deployed.ask("reload", wait="drained")
+    with fed(client):
+        deployed.ask("reload", wait="drained")
 
     assert {worker["generation"] for worker in deployed.workers()} == {2}
 
@@ -292,6 +292,27 @@ def test_reloads_under_load_never_fall_below_the_target(
     wait_until(lambda: all_ended(client, jobs), 60, "all jobs to end")
     assert stats(client)["succeeded"] == jobs
     assert_clean()
+
+
+@contextmanager
+def fed(client: Client) -> Iterator[list[str]]:
+    """Inside the block jobs wait at any time, however long it lasts; the ids of all of them."""
+    ids: list[str] = []
+    over = threading.Event()
+
+    def feed() -> None:
+        while not over.is_set():
+            if client.store.client.llen(client.keys.ready("default:normal")) < 20:
+                ids.extend(job.id for job in client.enqueue_many(Request("version.tell", (0.05,)) for _ in range(20)))
+            over.wait(0.02)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        yield ids
+    finally:
+        over.set()
+        feeder.join()
 
 
 def _deploy(daemon: Daemon, folder: Path, code: str | None) -> None:
