@@ -21,12 +21,14 @@ from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until
 
 
-def test_term_lets_running_jobs_finish(start: Start, client: Client) -> None:
+def test_term_lets_running_jobs_finish(start: Start, client: Client, tmp_path: Path) -> None:
     daemon = start(workers={"count": 2})
-    job = client.enqueue("probe.nap", 0.8)
+    job = client.enqueue("probe.until", str(tmp_path / "flag"))
     daemon.busy_worker()
 
     daemon.signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in daemon.log_text(), what="the stop to begin")
+    (tmp_path / "flag").touch()
 
     assert daemon.wait() == 0
     assert job.result(1)["attempt"] == 1
@@ -115,11 +117,12 @@ def test_an_old_workers_job_gives_up_when_a_reload_has_waited_long_enough(
     daemon.wait()
 
 
-def test_term_from_outside_means_nothing_to_a_job(start: Start, client: Client) -> None:
+def test_term_from_outside_means_nothing_to_a_job(start: Start, client: Client, tmp_path: Path) -> None:
     daemon = start(workers={"count": 1})
-    job = client.enqueue("probe.nap", 0.5)
+    job = client.enqueue("probe.until", str(tmp_path / "flag"))
 
     os.kill(daemon.busy_worker()["pid"], signal.SIGTERM)
+    (tmp_path / "flag").touch()
 
     assert job.result(10)["attempt"] == 1
 
@@ -136,7 +139,7 @@ def test_stopping_now_hands_jobs_back(
         daemon.signal(number)
         wait_until(lambda: "stopping" in daemon.log_text(), what="the stop to begin")
 
-    assert daemon.wait(5) == 0
+    assert daemon.wait() == 0
     assert job.refresh().state == "ready"
     assert_clean()
 
@@ -237,11 +240,11 @@ def test_due_jobs_start_on_time_and_not_before(start: Start, client: Client) -> 
     sent = time.time()
 
     jobs = [client.enqueue_in(delay, "probe.started_at") for delay in (1.5, 0.5, 1.0)]
-    late_ms = [1000 * (job.result(10) - sent - delay) for job, delay in zip(jobs, (1.5, 0.5, 1.0), strict=True)]
+    after = [job.result(30) - sent for job in jobs]
 
-    assert min(late_ms) >= -5
-    # benchmarks/ shows the 100 ms that are promised; here a bound that noise does not break.
-    assert max(late_ms) < 1000
+    # benchmarks/ shows the 100 ms that are promised; on a busy machine only this much is a fact.
+    assert after[1] < after[2] < after[0]
+    assert min(ran - delay for ran, delay in zip(after, (1.5, 0.5, 1.0), strict=True)) >= -0.005
 
 
 def test_ports_tell_health_readiness_and_metrics(start: Start, client: Client) -> None:
@@ -269,7 +272,7 @@ def test_titles_tell_the_story(start: Start, client: Client) -> None:
     assert _title(worker["pid"]).startswith(
         f"rqsup: worker {worker['number']} [test] gen 1, probe.nap {worker['job_id'][:8]}"
     )
-    assert _title(daemon.pid).startswith("rqsup: master [test] 2/2 ready, 1 busy")
+    wait_until(lambda: _title(daemon.pid).startswith("rqsup: master [test] 2/2 ready, 1 busy"), what="its title")
     daemon.signal(signal.SIGINT)
     daemon.wait()
 
@@ -281,7 +284,7 @@ def test_a_second_master_on_the_same_socket_is_refused(start: Start) -> None:
         [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(daemon.config)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 

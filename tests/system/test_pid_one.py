@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -46,11 +47,13 @@ class Container:
 
     def zombies(self) -> list[psutil.Process]:
         """Processes that ended and that nobody has reaped."""
-        return [
-            process
-            for process in self.master.children(recursive=True)
-            if process.is_running() and process.status() == psutil.STATUS_ZOMBIE
-        ]
+        return [process for process in self.master.children(recursive=True) if _is_zombie(process)]
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # reaped meanwhile
+        return process.status() == psutil.STATUS_ZOMBIE
+    return False
 
 
 @pytest.fixture
@@ -83,12 +86,14 @@ def test_it_is_pid_1_and_runs_jobs(start: StartInside, client: Client) -> None:
     assert titles == ["rqsup: worker 1", "rqsup: worker 2", "rqsup: zygote"]
 
 
-def test_term_drains_and_ends_with_0(start: StartInside, client: Client) -> None:
+def test_term_drains_and_ends_with_0(start: StartInside, client: Client, tmp_path: Path) -> None:
     container = start(workers={"count": 2})
-    job = client.enqueue("probe.nap", 0.5)
+    job = client.enqueue("probe.until", str(tmp_path / "flag"))
     container.daemon.busy_worker()
 
     container.master.send_signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in container.daemon.log_text(), what="the stop to begin")
+    (tmp_path / "flag").touch()
 
     assert container.daemon.wait() == exits.OK
     assert job.result(1)["attempt"] == 1
@@ -128,10 +133,13 @@ def test_signals_are_not_passed_on_to_what_jobs_left_behind(
 ) -> None:
     container = start(workers={"count": 1, "drain_timeout": 30})
     client.enqueue("strays.leave", str(tmp_path), 0).result(10)
-    running = client.enqueue("probe.wait_for_stop" if number is signal.SIGTERM else "probe.nap", *_arguments(number))
+    running = client.enqueue("probe.until", str(tmp_path / "flag"))
     container.daemon.busy_worker()
 
     container.master.send_signal(number)
+    if number is signal.SIGTERM:
+        wait_until(lambda: "stopping" in container.daemon.log_text(), what="the stop to begin")
+    (tmp_path / "flag").touch()
 
     assert running.result(20)
     if number is signal.SIGTERM:
@@ -139,10 +147,6 @@ def test_signals_are_not_passed_on_to_what_jobs_left_behind(
     elif number is signal.SIGHUP:
         wait_until(lambda: container.daemon.status()["generation"] == 2, what="the reload")
     assert not (tmp_path / "signals").exists()
-
-
-def _arguments(number: signal.Signals) -> list[float]:
-    return [] if number is signal.SIGTERM else [0.3]
 
 
 def test_killed_from_outside_it_leaves_nothing(start: StartInside, client: Client, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,19 @@ def test_after_enough_jobs_a_worker_is_replaced_and_the_pool_stays_whole(
     daemon = start(workers={"count": 3, "max_jobs": 20, "memory_sample": 0.1, "prefetch": 1})
     first = {worker["pid"] for worker in daemon.workers()}
 
-    client.enqueue_many(Request("probe.nap", (0.02,)) for _ in range(400))
-    seen = sample_until(lambda: all_ended(client, 400), daemon.status, 60)
+    sent = 0
+    seen: list[dict[str, Any]] = [daemon.status()]
+    # On a busy machine a replacement may take longer than many a job.
+    while seen[-1]["counters"]["recycled"] < 5:
+        client.enqueue_many(Request("probe.nap", (0.02,)) for _ in range(200))
+        sent += 200
+        seen += sample_until(partial(all_ended, client, sent), daemon.status, 60)
 
     assert min(status["ready"] for status in seen) >= 3
     assert max(len(status["workers"]) for status in seen) <= 3 + 2, "one more ready, one leaving"
     wait_until(lambda: not first & {worker["pid"] for worker in daemon.workers()}, what="only fresh workers")
     counters = daemon.status()["counters"]
-    assert counters["recycled"] >= 5
-    assert (counters["deaths"], counters["crashed"], stats(client)["succeeded"]) == (0, 0, 400)
+    assert (counters["deaths"], counters["crashed"], stats(client)["succeeded"]) == (0, 0, sent)
     assert "(workers.max_jobs)" in daemon.log_text()
     assert_clean()
 
@@ -50,14 +55,15 @@ def test_equal_workers_do_not_reach_their_age_together(start: Start) -> None:
     assert seen[-1]["counters"]["deaths"] == 0
 
 
-def test_a_worker_that_leaked_finishes_its_job_and_is_replaced(start: Start, client: Client) -> None:
+def test_a_worker_that_leaked_finishes_its_job_and_is_replaced(start: Start, client: Client, tmp_path: Path) -> None:
     daemon = start(workers={"count": 1, "max_memory": 100 * MIB, "memory_sample": 0.1, "drain_timeout": 0.2})
-    job = client.enqueue("probe.leak", 150, 2.0)
+    job = client.enqueue("probe.leak_until", 150, str(tmp_path / "flag"))
     leaky = daemon.busy_worker()["pid"]
 
     wait_until(lambda: {"draining"} & {worker["state"] for worker in daemon.workers()}, what="a leaving worker")
     assert daemon.status()["ready"] == 1, "its replacement came first"
 
+    (tmp_path / "flag").touch()
     # Its drain takes as long as the job may: nobody waits for it.
     assert job.result(10)["pid"] == leaky
     wait_until(lambda: [worker["pid"] for worker in daemon.workers()] != [leaky], what="a fresh worker")
@@ -120,7 +126,7 @@ def test_recycling_stops_while_no_replacement_can_start(start: Start, client: Cl
         client.enqueue("probe.nap", 0).result(10)
     wait_until(lambda: daemon.workers("starting"), what="a replacement that does not come")
 
-    assert {worker["pid"] for worker in daemon.workers("idle")} == before
+    wait_until(lambda: {worker["pid"] for worker in daemon.workers("idle")} == before, what="the old workers, idle")
     psutil.Process(zygote).resume()
     wait_until(lambda: not before & {worker["pid"] for worker in daemon.workers()}, what="fresh workers")
 
@@ -149,7 +155,8 @@ def test_recycling_goes_on_through_reloads_under_load(
 
 
 def test_limited_jobs_get_errors_and_leave_no_limit_behind(start: Start, client: Client, tmp_path: Path) -> None:
-    start(workers={"count": 1, "prefetch": 1})
+    daemon = start(workers={"count": 1, "prefetch": 1})
+    worker = psutil.Process(daemon.workers()[0]["pid"])
     before = client.enqueue("probe.rlimits").result(10)
 
     jobs = {
@@ -161,6 +168,8 @@ def test_limited_jobs_get_errors_and_leave_no_limit_behind(start: Start, client:
     }
 
     for words, job in jobs.items():
+        # A bound of processor time, not of the clock: a busy machine makes it late, not wrong.
+        wait_until(lambda job=job: job.refresh().state == "dead" or _used_s(worker) > 30, 120, words)  # type: ignore[misc]
         record = _dead(job)
         assert words in str(record.error), words
         assert record.crashes == 0
@@ -170,6 +179,10 @@ def test_limited_jobs_get_errors_and_leave_no_limit_behind(start: Start, client:
 def _watch(daemon: Daemon, seen: list[dict[str, Any]], stop: threading.Event) -> None:
     while not stop.is_set():
         seen.append(daemon.status())
+
+
+def _used_s(process: psutil.Process) -> float:
+    return sum(process.cpu_times()[:2])
 
 
 def _dead(job: Job) -> Any:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -84,13 +85,14 @@ def test_nobody_spins_while_redis_is_away(start_private: Start, private_redis: L
 
 @pytest.mark.slow
 def test_result_of_a_job_that_ended_while_redis_was_away_is_kept(
-    start_private: Start, private_redis: LocalServer, private_client: Client
+    start_private: Start, private_redis: LocalServer, private_client: Client, tmp_path: Path
 ) -> None:
     daemon = start_private(workers={"count": 1})
-    job = private_client.enqueue("probe.nap", 0.5)
+    job = private_client.enqueue("probe.until", str(tmp_path / "flag"))
     daemon.busy_worker()
 
     private_redis.kill()
+    (tmp_path / "flag").touch()
     wait_until(lambda: not daemon.workers("busy"), what="the job's end")
     private_redis.start()
 
