@@ -209,7 +209,7 @@ def test_slow_clients_delay_nobody_and_are_shown_the_door(start: Start, client: 
 
         # Meanwhile commands are answered, and jobs run.
         assert daemon.status()["ready"] == 1
-        assert client.enqueue("probe.nap", 0).result(10)
+        assert client.enqueue("probe.nap", 0).result(30)
         # And they are put out: each reads an error, or the end.
         for connection in slow:
             connection.settimeout(30)

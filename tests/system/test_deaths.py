@@ -46,7 +46,7 @@ def test_killed_workers_job_runs_again_elsewhere_and_tells_why(start: Start, cli
     _await_deaths(daemon, 1)
     (tmp_path / "flag").touch()
 
-    result = job.result(20)
+    result = job.result(30)
     assert result["attempt"] == 2
     assert result["worker"] != victim["id"]
     recovery = wait_until(lambda: daemon.status()["recoveries"], what="the recovery")[-1]
@@ -72,7 +72,7 @@ def test_prefetched_jobs_of_a_killed_worker_are_not_charged(
     _await_deaths(daemon, 1)
     (tmp_path / "flag").touch()
 
-    attempts = {job.id: job.result(20)["attempt"] for job in jobs}
+    attempts = {job.id: job.result(30)["attempt"] for job in jobs}
     assert attempts.pop(running) == 2
     assert set(attempts.values()) == {1}
     assert_clean()
@@ -127,7 +127,7 @@ def test_frozen_hosts_jobs_run_elsewhere_and_its_late_settles_are_refused(
     assert [job.result(1) for job in jobs] == results
     # The thawed workers get new leases and go on.
     other.stop()
-    assert client.enqueue("probe.nap", 0).result(20)["worker"] not in others
+    assert client.enqueue("probe.nap", 0).result(30)["worker"] not in others
     assert_clean()
 
 
@@ -144,7 +144,7 @@ def test_a_zygote_that_dies_is_replaced_and_workers_go_on(start: Start, client: 
     wait_until(
         lambda: daemon.status()["ready"] == 2 and daemon.status()["counters"]["deaths"] == 1, what="a new worker"
     )
-    assert client.enqueue("probe.nap", 0).result(10)
+    assert client.enqueue("probe.nap", 0).result(30)
 
 
 def test_a_suspended_master_kills_no_worker_for_its_own_lateness(start: Start, client: Client) -> None:

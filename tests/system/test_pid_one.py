@@ -80,7 +80,7 @@ def test_it_is_pid_1_and_runs_jobs(start: StartInside, client: Client) -> None:
     container = start(workers={"count": 2})
 
     assert container.daemon.status()["pid"] == 1
-    assert client.enqueue("probe.nap", 0).result(10)
+    assert client.enqueue("probe.nap", 0).result(30)
     # Below PID 1 there are the zygote and the workers, and nothing else: no shell, no helper.
     titles = sorted(" ".join(process.cmdline()).split(" [")[0] for process in container.master.children(recursive=True))
     assert titles == ["rqsup: worker 1", "rqsup: worker 2", "rqsup: zygote"]
@@ -120,7 +120,7 @@ def test_orphans_are_reaped_whatever_their_status(start: StartInside, client: Cl
     before = container.daemon.status()["counters"]["strangers"]
 
     for status in (0, 1, 3, 78):
-        assert client.enqueue("strays.orphan", status).result(10)
+        assert client.enqueue("strays.orphan", status).result(30)
 
     wait_until(lambda: container.daemon.status()["counters"]["strangers"] >= before + 4, what="four reaped orphans")
     wait_until(lambda: not container.zombies(), what="no zombie")
@@ -132,7 +132,7 @@ def test_signals_are_not_passed_on_to_what_jobs_left_behind(
     start: StartInside, client: Client, tmp_path: Path, number: signal.Signals
 ) -> None:
     container = start(workers={"count": 1, "drain_timeout": 30})
-    client.enqueue("strays.leave", str(tmp_path), 0).result(10)
+    client.enqueue("strays.leave", str(tmp_path), 0).result(30)
     running = client.enqueue("probe.until", str(tmp_path / "flag"))
     container.daemon.busy_worker()
 
@@ -141,7 +141,7 @@ def test_signals_are_not_passed_on_to_what_jobs_left_behind(
         wait_until(lambda: "stopping" in container.daemon.log_text(), what="the stop to begin")
     (tmp_path / "flag").touch()
 
-    assert running.result(20)
+    assert running.result(30)
     if number is signal.SIGTERM:
         assert container.daemon.wait() == exits.OK
     elif number is signal.SIGHUP:
@@ -151,7 +151,7 @@ def test_signals_are_not_passed_on_to_what_jobs_left_behind(
 
 def test_killed_from_outside_it_leaves_nothing(start: StartInside, client: Client, tmp_path: Path) -> None:
     container = start(workers={"count": 2})
-    client.enqueue("strays.leave", str(tmp_path), 0).result(10)
+    client.enqueue("strays.leave", str(tmp_path), 0).result(30)
     inside = container.master.children(recursive=True)
 
     container.master.kill()

@@ -65,9 +65,9 @@ def test_a_worker_that_leaked_finishes_its_job_and_is_replaced(start: Start, cli
 
     (tmp_path / "flag").touch()
     # Its drain takes as long as the job may: nobody waits for it.
-    assert job.result(10)["pid"] == leaky
+    assert job.result(30)["pid"] == leaky
     wait_until(lambda: [worker["pid"] for worker in daemon.workers()] != [leaky], what="a fresh worker")
-    assert client.enqueue("probe.nap", 0).result(10)["pid"] != leaky
+    assert client.enqueue("probe.nap", 0).result(30)["pid"] != leaky
     assert daemon.status()["counters"]["deaths"] == 0
     assert "of memory of its own (workers.max_memory)" in daemon.log_text()
 
@@ -79,7 +79,7 @@ def test_a_stop_does_not_wait_longer_for_a_worn_worker_than_for_others(start: St
 
     daemon.signal(signal.SIGTERM)
 
-    assert daemon.wait(10) == 75
+    assert daemon.wait() == 75
     record = job.refresh().record
     assert record is not None
     assert (record.state, record.crashes) == ("ready", 0)
@@ -97,7 +97,7 @@ def test_a_job_beyond_the_hard_limit_is_killed_in_its_middle_and_charged(
     assert (record.crashes, record.errors) == (2, 0)
     assert "memory limit: used 1" in record.crash["message"]
     assert "allowed are 100.0 MiB (workers.max_memory_hard); killed by its master" in record.crash["message"]
-    assert innocent.result(10)["attempt"] == 1
+    assert innocent.result(30)["attempt"] == 1
     assert daemon.status()["counters"]["memory_kills"] == 2
     assert_clean()
 
@@ -110,7 +110,7 @@ def test_memory_that_is_shared_with_the_application_does_not_count(start: Start,
     assert psutil.Process(worker).memory_info().rss > 100 * MIB
 
     for _ in range(20):
-        assert client.enqueue("large.touch").result(10) == 100 * MIB
+        assert client.enqueue("large.touch").result(30) == 100 * MIB
 
     counters = daemon.status()["counters"]
     assert (counters["recycled"], counters["memory_kills"]) == (0, 0)
@@ -123,7 +123,7 @@ def test_recycling_stops_while_no_replacement_can_start(start: Start, client: Cl
     psutil.Process(zygote).suspend()
 
     for _ in range(10):
-        client.enqueue("probe.nap", 0).result(10)
+        client.enqueue("probe.nap", 0).result(30)
     wait_until(lambda: daemon.workers("starting"), what="a replacement that does not come")
 
     wait_until(lambda: {worker["pid"] for worker in daemon.workers("idle")} == before, what="the old workers, idle")
@@ -157,7 +157,7 @@ def test_recycling_goes_on_through_reloads_under_load(
 def test_limited_jobs_get_errors_and_leave_no_limit_behind(start: Start, client: Client, tmp_path: Path) -> None:
     daemon = start(workers={"count": 1, "prefetch": 1})
     worker = psutil.Process(daemon.workers()[0]["pid"])
-    before = client.enqueue("probe.rlimits").result(10)
+    before = client.enqueue("probe.rlimits").result(30)
 
     jobs = {
         "MemoryError": client.enqueue("probe.limited_data"),
@@ -173,7 +173,7 @@ def test_limited_jobs_get_errors_and_leave_no_limit_behind(start: Start, client:
         record = _dead(job)
         assert words in str(record.error), words
         assert record.crashes == 0
-    assert client.enqueue("probe.rlimits").result(10) == before
+    assert client.enqueue("probe.rlimits").result(30) == before
 
 
 def _watch(daemon: Daemon, seen: list[dict[str, Any]], stop: threading.Event) -> None:

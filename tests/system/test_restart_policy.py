@@ -144,7 +144,7 @@ def test_a_zygote_that_hangs_is_replaced(start: Start, client: Client) -> None:
 
     wait_until(lambda: _replaced(daemon, worker, 1), what="a worker of another zygote")
     assert "the zygote does not answer" in daemon.log_text()
-    assert client.enqueue("probe.nap", 0).result(10)["attempt"] == 1
+    assert client.enqueue("probe.nap", 0).result(30)["attempt"] == 1
     assert not psutil.pid_exists(zygote)
     assert len(daemon.workers()) == 1
 

@@ -67,7 +67,7 @@ def test_with_requeue_it_runs_again_and_is_not_charged(
     (tmp_path / "flag").touch()
 
     assert answer["became"] == "ready"
-    assert job.result(15)["attempt"] == 1
+    assert job.result(30)["attempt"] == 1
     assert_clean()
 
 
