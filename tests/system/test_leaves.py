@@ -83,7 +83,7 @@ def test_each_worker_is_born_in_a_leaf_and_the_master_has_its_own(
     assert {leaf.name: members(leaf) for leaf in leaves(group)} == {
         f"rqsup-test.{worker['id']}": [worker["pid"]] for worker in daemon.workers()
     }
-    assert client.enqueue("strays.cgroup").result(10).strip().rpartition("/")[2] in {
+    assert client.enqueue("strays.cgroup").result(30).strip().rpartition("/")[2] in {
         leaf.name for leaf in leaves(group)
     }
 
@@ -94,7 +94,7 @@ def test_a_killed_workers_strays_die_with_it_and_its_leaf_goes(
     daemon = start_in(workers={"count": 1, "cgroups": "leaf", "crash_limit": 1, "kill_grace": 0.2, "job_timeout": 1})
     (before,) = leaves(group)
     job = client.enqueue("strays.leave", str(tmp_path), 0)
-    stray = job.result(10)
+    stray = job.result(30)
     assert is_alive(stray)  # its worker goes on, so it may
     assert stray in members(before)
 
@@ -111,7 +111,7 @@ def test_a_worker_that_leaves_in_order_takes_its_strays_along(
     start_in: StartIn, group: Path, client: Client, tmp_path: Path
 ) -> None:
     daemon = start_in(workers={"count": 1, "cgroups": "leaf"})
-    stray = client.enqueue("strays.leave", str(tmp_path), 0).result(10)
+    stray = client.enqueue("strays.leave", str(tmp_path), 0).result(30)
 
     daemon.ask("reload", wait="drained")
 
@@ -123,7 +123,7 @@ def test_the_next_master_ends_what_a_killed_one_left(
     start_in: StartIn, group: Path, client: Client, tmp_path: Path
 ) -> None:
     first = start_in(workers={"count": 1, "cgroups": "leaf"})
-    stray = client.enqueue("strays.leave", str(tmp_path), 0).result(10)
+    stray = client.enqueue("strays.leave", str(tmp_path), 0).result(30)
     (old,) = leaves(group)
     first.kill()
     assert is_alive(stray)  # no master, nobody to end it
@@ -136,7 +136,7 @@ def test_the_next_master_ends_what_a_killed_one_left(
 
 def test_without_leaves_a_stray_outlives_its_worker(start_in: StartIn, client: Client, tmp_path: Path) -> None:
     daemon = start_in(workers={"count": 1})
-    stray = client.enqueue("strays.leave", str(tmp_path), 0).result(10)
+    stray = client.enqueue("strays.leave", str(tmp_path), 0).result(30)
 
     daemon.ask("reload", wait="drained")
 

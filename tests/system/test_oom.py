@@ -65,7 +65,7 @@ def test_an_oom_kill_is_told_as_such_on_the_job_and_in_the_log(cgroup: Path, sta
     assert "memory ran out (OOM)" in daemon.log_text()
     # The other worker and the master live.
     assert len(before & {worker["pid"] for worker in daemon.workers()}) == 1
-    assert client.enqueue("probe.nap", 0).result(10)
+    assert client.enqueue("probe.nap", 0).result(30)
 
 
 def test_an_operators_kill_is_not_taken_for_an_oom_kill(cgroup: Path, start: Start, client: Client) -> None:

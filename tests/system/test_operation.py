@@ -21,12 +21,14 @@ from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until
 
 
-def test_term_lets_running_jobs_finish(start: Start, client: Client) -> None:
+def test_term_lets_running_jobs_finish(start: Start, client: Client, tmp_path: Path) -> None:
     daemon = start(workers={"count": 2})
-    job = client.enqueue("probe.nap", 0.8)
+    job = client.enqueue("probe.until", str(tmp_path / "flag"))
     daemon.busy_worker()
 
     daemon.signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in daemon.log_text(), what="the stop to begin")
+    (tmp_path / "flag").touch()
 
     assert daemon.wait() == 0
     assert job.result(1)["attempt"] == 1
@@ -58,7 +60,7 @@ def test_a_job_can_clean_up_when_its_time_to_finish_is_over(start: Start, client
 
     daemon.signal(signal.SIGTERM)
 
-    assert daemon.wait(10) == 75
+    assert daemon.wait() == 75
     assert note.read_text() == "cleaned up, stopping=True"
     record = job.refresh().record
     assert record
@@ -75,7 +77,7 @@ def test_a_job_that_does_not_give_up_is_killed_and_goes_back(
 
     daemon.signal(signal.SIGTERM)
 
-    assert daemon.wait(10) == 75
+    assert daemon.wait() == 75
     record = job.refresh().record
     assert record
     assert (record.state, record.crashes, record.returns) == ("ready", 0, 1)
@@ -94,7 +96,7 @@ def test_each_further_term_skips_a_stage(start: Start, client: Client) -> None:
     wait_until(lambda: daemon.status()["busy"] == 1, what="the job that does not give up")
     daemon.signal(signal.SIGTERM)
 
-    assert daemon.wait(10) == 0
+    assert daemon.wait() == 0
 
 
 def test_an_old_workers_job_gives_up_when_a_reload_has_waited_long_enough(
@@ -115,13 +117,14 @@ def test_an_old_workers_job_gives_up_when_a_reload_has_waited_long_enough(
     daemon.wait()
 
 
-def test_term_from_outside_means_nothing_to_a_job(start: Start, client: Client) -> None:
+def test_term_from_outside_means_nothing_to_a_job(start: Start, client: Client, tmp_path: Path) -> None:
     daemon = start(workers={"count": 1})
-    job = client.enqueue("probe.nap", 0.5)
+    job = client.enqueue("probe.until", str(tmp_path / "flag"))
 
     os.kill(daemon.busy_worker()["pid"], signal.SIGTERM)
+    (tmp_path / "flag").touch()
 
-    assert job.result(10)["attempt"] == 1
+    assert job.result(30)["attempt"] == 1
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM)])
@@ -136,7 +139,7 @@ def test_stopping_now_hands_jobs_back(
         daemon.signal(number)
         wait_until(lambda: "stopping" in daemon.log_text(), what="the stop to begin")
 
-    assert daemon.wait(5) == 0
+    assert daemon.wait() == 0
     assert job.refresh().state == "ready"
     assert_clean()
 
@@ -178,7 +181,7 @@ def test_workers_ignore_signals_that_are_not_their_masters(start: Start, client:
     ):
         os.kill(worker, number)
 
-    assert client.enqueue("probe.nap", 0).result(10)["pid"] == worker
+    assert client.enqueue("probe.nap", 0).result(30)["pid"] == worker
 
 
 def test_scaling_by_command_and_by_signal(start: Start) -> None:
@@ -208,7 +211,7 @@ def test_quiet_stops_fetching_and_resume_goes_on(
     assert_clean()
     daemon.signal(signal.SIGCONT)
 
-    assert all(job.result(10) for job in jobs)
+    assert all(job.result(30) for job in jobs)
 
 
 @pytest.mark.slow
@@ -237,16 +240,16 @@ def test_due_jobs_start_on_time_and_not_before(start: Start, client: Client) -> 
     sent = time.time()
 
     jobs = [client.enqueue_in(delay, "probe.started_at") for delay in (1.5, 0.5, 1.0)]
-    late_ms = [1000 * (job.result(10) - sent - delay) for job, delay in zip(jobs, (1.5, 0.5, 1.0), strict=True)]
+    after = [job.result(30) - sent for job in jobs]
 
-    assert min(late_ms) >= -5
-    # benchmarks/ shows the 100 ms that are promised; here a bound that noise does not break.
-    assert max(late_ms) < 1000
+    # benchmarks/ shows the 100 ms that are promised; on a busy machine only this much is a fact.
+    assert after[1] < after[2] < after[0]
+    assert min(ran - delay for ran, delay in zip(after, (1.5, 0.5, 1.0), strict=True)) >= -0.005
 
 
 def test_ports_tell_health_readiness_and_metrics(start: Start, client: Client) -> None:
     daemon = start(workers={"count": 2})
-    client.enqueue("probe.nap", 0).result(10)
+    client.enqueue("probe.nap", 0).result(30)
     address = daemon.status()["metrics_address"]
 
     pages = {
@@ -269,7 +272,7 @@ def test_titles_tell_the_story(start: Start, client: Client) -> None:
     assert _title(worker["pid"]).startswith(
         f"rqsup: worker {worker['number']} [test] gen 1, probe.nap {worker['job_id'][:8]}"
     )
-    assert _title(daemon.pid).startswith("rqsup: master [test] 2/2 ready, 1 busy")
+    wait_until(lambda: _title(daemon.pid).startswith("rqsup: master [test] 2/2 ready, 1 busy"), what="its title")
     daemon.signal(signal.SIGINT)
     daemon.wait()
 
@@ -281,7 +284,7 @@ def test_a_second_master_on_the_same_socket_is_refused(start: Start) -> None:
         [sys.executable, "-m", "rqsup.supervisor", "run", "-c", str(daemon.config)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 
@@ -293,7 +296,7 @@ def test_a_second_master_on_the_same_socket_is_refused(start: Start) -> None:
 def test_an_application_that_cannot_be_imported_ends_the_first_start(start: Start) -> None:
     daemon = start(launch_only=True, app=["no_such_application"])
 
-    assert daemon.wait(20) == 78
+    assert daemon.wait() == 78
     assert "No module named 'no_such_application'" in daemon.log_text()
 
 
@@ -325,7 +328,7 @@ def test_scheduler_role_promotes_and_reaps_without_workers(start: Start, client:
 
     scheduler = start("--role", "scheduler", workers={"count": 0 + 1}, pool="scheduler", launch_only=True)
 
-    assert job.result(10)["attempt"] == 1
+    assert job.result(30)["attempt"] == 1
     assert scheduler.status()["workers"] == []
 
 

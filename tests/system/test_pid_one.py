@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -46,11 +47,13 @@ class Container:
 
     def zombies(self) -> list[psutil.Process]:
         """Processes that ended and that nobody has reaped."""
-        return [
-            process
-            for process in self.master.children(recursive=True)
-            if process.is_running() and process.status() == psutil.STATUS_ZOMBIE
-        ]
+        return [process for process in self.master.children(recursive=True) if _is_zombie(process)]
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # reaped meanwhile
+        return process.status() == psutil.STATUS_ZOMBIE
+    return False
 
 
 @pytest.fixture
@@ -77,18 +80,20 @@ def test_it_is_pid_1_and_runs_jobs(start: StartInside, client: Client) -> None:
     container = start(workers={"count": 2})
 
     assert container.daemon.status()["pid"] == 1
-    assert client.enqueue("probe.nap", 0).result(10)
+    assert client.enqueue("probe.nap", 0).result(30)
     # Below PID 1 there are the zygote and the workers, and nothing else: no shell, no helper.
     titles = sorted(" ".join(process.cmdline()).split(" [")[0] for process in container.master.children(recursive=True))
     assert titles == ["rqsup: worker 1", "rqsup: worker 2", "rqsup: zygote"]
 
 
-def test_term_drains_and_ends_with_0(start: StartInside, client: Client) -> None:
+def test_term_drains_and_ends_with_0(start: StartInside, client: Client, tmp_path: Path) -> None:
     container = start(workers={"count": 2})
-    job = client.enqueue("probe.nap", 0.5)
+    job = client.enqueue("probe.until", str(tmp_path / "flag"))
     container.daemon.busy_worker()
 
     container.master.send_signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in container.daemon.log_text(), what="the stop to begin")
+    (tmp_path / "flag").touch()
 
     assert container.daemon.wait() == exits.OK
     assert job.result(1)["attempt"] == 1
@@ -115,7 +120,7 @@ def test_orphans_are_reaped_whatever_their_status(start: StartInside, client: Cl
     before = container.daemon.status()["counters"]["strangers"]
 
     for status in (0, 1, 3, 78):
-        assert client.enqueue("strays.orphan", status).result(10)
+        assert client.enqueue("strays.orphan", status).result(30)
 
     wait_until(lambda: container.daemon.status()["counters"]["strangers"] >= before + 4, what="four reaped orphans")
     wait_until(lambda: not container.zombies(), what="no zombie")
@@ -127,13 +132,16 @@ def test_signals_are_not_passed_on_to_what_jobs_left_behind(
     start: StartInside, client: Client, tmp_path: Path, number: signal.Signals
 ) -> None:
     container = start(workers={"count": 1, "drain_timeout": 30})
-    client.enqueue("strays.leave", str(tmp_path), 0).result(10)
-    running = client.enqueue("probe.wait_for_stop" if number is signal.SIGTERM else "probe.nap", *_arguments(number))
+    client.enqueue("strays.leave", str(tmp_path), 0).result(30)
+    running = client.enqueue("probe.until", str(tmp_path / "flag"))
     container.daemon.busy_worker()
 
     container.master.send_signal(number)
+    if number is signal.SIGTERM:
+        wait_until(lambda: "stopping" in container.daemon.log_text(), what="the stop to begin")
+    (tmp_path / "flag").touch()
 
-    assert running.result(20)
+    assert running.result(30)
     if number is signal.SIGTERM:
         assert container.daemon.wait() == exits.OK
     elif number is signal.SIGHUP:
@@ -141,13 +149,9 @@ def test_signals_are_not_passed_on_to_what_jobs_left_behind(
     assert not (tmp_path / "signals").exists()
 
 
-def _arguments(number: signal.Signals) -> list[float]:
-    return [] if number is signal.SIGTERM else [0.3]
-
-
 def test_killed_from_outside_it_leaves_nothing(start: StartInside, client: Client, tmp_path: Path) -> None:
     container = start(workers={"count": 2})
-    client.enqueue("strays.leave", str(tmp_path), 0).result(10)
+    client.enqueue("strays.leave", str(tmp_path), 0).result(30)
     inside = container.master.children(recursive=True)
 
     container.master.kill()

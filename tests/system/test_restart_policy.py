@@ -23,6 +23,8 @@ from tests.system.conftest import Start
 from tests.system.daemon import Daemon
 from tests.waiting import wait_until
 
+#: Long enough for an honest start on a busy machine; the tests below wait for it to pass.
+BOOT_TIMEOUT_S = 8
 #: An application whose new workers end, hang or live as a file says, before they are ready.
 CODE = """
 import os, pathlib, time
@@ -115,39 +117,40 @@ def test_failed_starts_stay_below_the_curve_and_never_end_the_master(ail: Ail) -
 
 
 def test_a_worker_that_hangs_at_its_start_is_killed_in_time_and_counts_as_a_failed_start(ail: Ail) -> None:
-    sick = ail(count=1, boot_timeout=1.5, restart_pause=0.2, restart_cap=0.4)
+    sick = ail(count=1, boot_timeout=BOOT_TIMEOUT_S, restart_pause=0.2, restart_cap=0.4)
     sick.turn("hang")
     sick.kill_one()
 
-    wait_until(lambda: "it did not become ready in time" in sick.daemon.log_text(), 20, "the boot deadline")
+    wait_until(lambda: "it did not become ready in time" in sick.daemon.log_text(), what="the boot deadline")
     wait_until(lambda: sick.failures() >= 1, what="a failed start")
     assert sick.daemon.status()["state"] == "degraded"
     sick.turn("live")
 
     wait_until(
-        lambda: sick.daemon.status()["state"] == "running" and sick.daemon.status()["ready"] == 1, 20, "a healed pool"
+        lambda: sick.daemon.status()["state"] == "running" and sick.daemon.status()["ready"] == 1,
+        what="a healed pool",
     )
     assert len(sick.daemon.workers()) == 1
     assert _workers_of(sick.daemon) == {worker["pid"] for worker in sick.daemon.workers()}
 
 
 def test_a_zygote_that_hangs_is_replaced(start: Start, client: Client) -> None:
-    daemon = start(workers={"count": 1, "boot_timeout": 1.5, "restart_pause": 0.1, "restart_cap": 0.2})
+    daemon = start(workers={"count": 1, "boot_timeout": BOOT_TIMEOUT_S, "restart_pause": 0.1, "restart_cap": 0.2})
     worker = daemon.workers()[0]["pid"]
     zygote = next(pid for pid in daemon.tree() if pid not in {daemon.pid, worker})
 
     os.kill(zygote, signal.SIGSTOP)
     os.kill(worker, signal.SIGKILL)
 
-    wait_until(lambda: _replaced(daemon, worker, 1), 20, "a worker of another zygote")
+    wait_until(lambda: _replaced(daemon, worker, 1), what="a worker of another zygote")
     assert "the zygote does not answer" in daemon.log_text()
-    assert client.enqueue("probe.nap", 0).result(10)["attempt"] == 1
+    assert client.enqueue("probe.nap", 0).result(30)["attempt"] == 1
     assert not psutil.pid_exists(zygote)
     assert len(daemon.workers()) == 1
 
 
 def test_a_zygote_that_dies_during_a_failing_reload_is_replaced(ail: Ail) -> None:
-    sick = ail(count=1, boot_timeout=3)
+    sick = ail(count=1, boot_timeout=BOOT_TIMEOUT_S)
     daemon = sick.daemon
     zygote = next(pid for pid in daemon.tree() if pid not in {daemon.pid, daemon.workers()[0]["pid"]})
     (sick.folder / "sick.py").write_text(
@@ -159,7 +162,7 @@ def test_a_zygote_that_dies_during_a_failing_reload_is_replaced(ail: Ail) -> Non
     (sick.folder / "sick.py").write_text("")
     sick.kill_one()
 
-    wait_until(lambda: daemon.status()["ready"] == 1 and daemon.status()["state"] == "running", 20, "a worker")
+    wait_until(lambda: daemon.status()["ready"] == 1 and daemon.status()["state"] == "running", what="a worker")
 
 
 def test_restart_settings_can_be_reloaded(ail: Ail) -> None:
@@ -170,7 +173,7 @@ def test_restart_settings_can_be_reloaded(ail: Ail) -> None:
     sick.turn("die")
     sick.kill_one()
 
-    wait_until(lambda: sick.failures() >= 3, 10, "three failed starts")
+    wait_until(lambda: sick.failures() >= 3, what="three failed starts")
 
 
 @pytest.mark.slow

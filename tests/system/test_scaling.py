@@ -161,7 +161,7 @@ def test_pressure_and_quiet_are_two_reasons_each_for_itself(start: Start, client
     assert daemon.status()["state"] == "shedding"
     assert job.refresh().state == "ready"
     file.write_text(_pressure(0))
-    assert job.result(10)["attempt"] == 1
+    assert job.result(30)["attempt"] == 1
 
 
 @pytest.fixture

@@ -16,6 +16,11 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.systemd, pytest.mark.slow]
 
 
+def runs(box: SystemdBox, pid: int) -> bool:
+    """Whether there is such a process inside."""
+    return box.run("test", "-d", f"/proc/{pid}", check=False).returncode == 0
+
+
 def test_start_returns_when_the_workers_are_ready(service: Service) -> None:
     service.systemctl("start")
 
@@ -70,8 +75,8 @@ def test_a_bad_reload_fails_says_why_and_changes_nothing(running: Service, broke
 
 
 def test_stop_lets_the_running_job_finish(running: Service) -> None:
-    (job,) = running.send(1, 1.5)
-    wait_until(lambda: running.status()["busy"] == 1, what="the job to begin")
+    (job,) = running.send(1, 5)
+    wait_until(lambda: running.status().get("busy") == 1, what="the job to begin")
 
     running.systemctl("stop")
 
@@ -81,14 +86,15 @@ def test_stop_lets_the_running_job_finish(running: Service) -> None:
 
 
 def test_a_killed_master_leaves_no_process_and_loses_no_job(running: Service) -> None:
-    jobs = running.send(6, 0.7)
-    wait_until(lambda: running.status()["busy"] == 2, what="two jobs to begin")
+    # Each longer than it takes to look at the status.
+    jobs = running.send(4, 3)
+    wait_until(lambda: running.status().get("busy") == 2, what="two jobs to begin")
     master, workers = running.main_pid, running.worker_pids()
 
     running.box.run("kill", "-KILL", str(master))
 
     wait_until(lambda: running.main_pid not in {0, master}, what="the restart")
-    assert not any(running.box.run("test", "-d", f"/proc/{pid}", check=False).returncode == 0 for pid in workers)
+    wait_until(lambda: not any(runs(running.box, pid) for pid in workers), what="the end of its workers")
     results = running.await_success(jobs)
     assert running.shown("NRestarts") == "1"
     # Run at most once more: by the new master, or by a worker that took it before the kernel had killed it.

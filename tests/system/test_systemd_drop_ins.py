@@ -12,8 +12,8 @@ import pytest
 from rqsup.supervisor import exits
 from tests.system.sdbox import SystemdBox
 from tests.system.service import APP, Service
+from tests.system.test_systemd import runs
 from tests.system.test_systemd_matrix import APP as TASKS
-from tests.system.test_systemd_matrix import runs
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.slow]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,16 +57,17 @@ def test_a_killed_job_is_a_dead_letter_with_the_operators_name_and_no_crash(
 
 
 def test_with_requeue_it_runs_again_and_is_not_charged(
-    start: Start, client: Client, assert_clean: Callable[[], None]
+    start: Start, client: Client, assert_clean: Callable[[], None], tmp_path: Path
 ) -> None:
     daemon = start(workers={"count": 1, "crash_limit": 1})
-    job = client.enqueue("probe.nap", 1)
+    job = client.enqueue("probe.until", str(tmp_path / "flag"))
     daemon.busy_worker()
 
     answer = daemon.ask("kill", job=job.id, requeue=True)
+    (tmp_path / "flag").touch()
 
     assert answer["became"] == "ready"
-    assert job.result(15)["attempt"] == 1
+    assert job.result(30)["attempt"] == 1
     assert_clean()
 
 

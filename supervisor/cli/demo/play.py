@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ from rqsup.request import Request
 from rqsup.settings import ProducerSettings
 from rqsup.supervisor.cli.demo.facts import Counts, Facts, Pace, read_counts, read_files
 from rqsup.supervisor.cli.demo.stage import QUEUE, TASK, Stage
-from rqsup.supervisor.cli.demo.strike import Hit, frozen, strike
+from rqsup.supervisor.cli.demo.strike import Hit, ambush, frozen, strike
 from rqsup.supervisor.cli.demo.tally import Ledger, Tally, tally
 from rqsup.supervisor.cli.demo.view import View
 from rqsup.supervisor.snapshot import Snapshot
@@ -36,9 +34,11 @@ PICTURE_S, MIDDLE_S = 0.1, 0.005
 #: Seconds without any change, and with no worker busy, after which what is left counts as lost.
 STALL_S = 60.0
 #: Passes over some more files when no kill has hit a worker in a job, and how many files each has.
-ENCORES, ENCORE_FILES = 20, 20
-#: Passes with the tree's own files, before a larger file takes their place.
-PATIENCE = 5
+ENCORES, ENCORE_FILES = 5, 20
+#: Passes with the tree's own files, before a long file takes their place.
+PATIENCE = 2
+#: The long file: so many bytes, none of them on the disk. To read it takes a tenth of a second and more, a look a few ms.
+LONG_BYTES, LONG_COPIES = 256 << 20, 4
 
 
 class Stopped(Exception):
@@ -199,20 +199,39 @@ class Play:
         some = [found.path for found in islice(_walk(self._directory), SMALL)]
         # The largest take longest to read, and are the easiest to be caught at.
         paths = sorted(some, key=_size, reverse=True)[:ENCORE_FILES]
+        sent = 0
         for tries in range(1, ENCORES + 1):
-            if tries > PATIENCE:
-                # Jobs of a few microseconds are hard to catch on a busy machine: Python's own program takes longer.
-                paths = [os.path.realpath(sys.executable)] * len(paths)
-            self._view.event(f"no worker was caught in a job so far: {len(paths)} files are sent again (pass {tries})")
-            with frozen(self._stage.snapshot) as pids:
-                requests = [Request(TASK, (path,), job_id=new_id(), queue=QUEUE) for path in paths]
-                self._client.enqueue_many(requests)
-                self._ledger.add(requests)
-                hit = strike(self._stage.snapshot, pids, self._all_ended)
+            # Jobs of a few microseconds are hard to catch on a busy machine.
+            own = tries <= PATIENCE
+            batch = paths if own else [self._long_file()] * LONG_COPIES
+            what = f"{len(batch)} files are sent again" if own else f"a long file is sent {len(batch)} times"
+            self._view.event(f"no worker was caught in a job so far: {what} (pass {tries})")
+            hit = self._strike_at_tiny(batch) if own else self._strike_at_long(batch)
+            sent += len(batch)
             self._await_encore()
             if hit:
-                return self._tell_hit(hit), tries * len(paths)
-        return None, ENCORES * len(paths)
+                return self._tell_hit(hit), sent
+        return None, sent
+
+    def _strike_at_tiny(self, paths: list[str]) -> Hit | None:
+        with frozen(self._stage.snapshot) as pids:
+            self._send(paths)
+            return strike(self._stage.snapshot, pids, self._all_ended)
+
+    def _strike_at_long(self, paths: list[str]) -> Hit | None:
+        self._send(paths)
+        return ambush(self._stage.snapshot, self._all_ended)
+
+    def _send(self, paths: list[str]) -> None:
+        requests = [Request(TASK, (path,), job_id=new_id(), queue=QUEUE) for path in paths]
+        self._client.enqueue_many(requests)
+        self._ledger.add(requests)
+
+    def _long_file(self) -> str:
+        path = self._stage.folder / "long"
+        with path.open("ab") as file:
+            file.truncate(LONG_BYTES)
+        return str(path)
 
     def _await_encore(self) -> None:
         deadline = time.monotonic() + STALL_S

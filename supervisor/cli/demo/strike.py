@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from rqsup.supervisor.snapshot import RecoveryView, Snapshot, WorkerView
 
-#: Longest hunt for a worker in a job, and longest wait for its job's return, seconds.
-HUNT_S, RETURN_S = 3.0, 10.0
+#: Longest hunt for a worker in a job of any length, for one in a long job, and longest wait for its job's return, seconds.
+HUNT_S, AMBUSH_S, RETURN_S = 3.0, 30.0, 10.0
 #: A frozen worker that was between two jobs runs on for at most this long, seconds; a tiny job takes 100 µs.
 STEP_S = 0.00005
 #: Longest wait until it has a CPU again, seconds.
@@ -63,15 +63,45 @@ def strike(look: Look, pids: list[int], over: Callable[[], bool]) -> Hit | None:
         victim = _hunt(look, living, over)
         if victim is None:
             return None
-        killed_at = time.time()
-        _send(victim.pid, signal.SIGKILL)
         living.remove(victim.pid)
-        recovery = _await_recovery(look, victim)
-        if recovery and victim.job_id in recovery.jobs:
-            # The master counts from the moment it saw the death; the kernel's part belongs to it too.
-            since_kill_ms = (recovery.at - killed_at) * 1000
-            return Hit(victim, victim.job_id, round(max(recovery.back_after_ms, since_kill_ms), 3))
+        hit = _blow(look, victim)
+        if hit:
+            return hit
     return None
+
+
+def ambush(look: Look, over: Callable[[], bool]) -> Hit | None:
+    """Kill a worker in a job that takes far longer than a look: no luck is needed, on however busy a machine.
+
+    One that is seen in a job is frozen, and looked at once more: if it has left its job meanwhile, it runs on.
+    """
+    deadline = time.monotonic() + AMBUSH_S
+    kills = 0
+    while kills < MOST_KILLS and time.monotonic() < deadline and not over():
+        for pid in [worker.pid for worker in look().workers if worker.pid and worker.job_id]:
+            _send(pid, signal.SIGSTOP)
+            victim = next((worker for worker in look().workers if worker.pid == pid and worker.job_id), None)
+            if victim is None:
+                _send(pid, signal.SIGCONT)
+                continue
+            hit, kills = _blow(look, victim), kills + 1
+            if hit:
+                return hit
+            break  # what was seen with it is old by now
+        time.sleep(LOOK_PAUSE_S)
+    return None
+
+
+def _blow(look: Look, victim: WorkerView) -> Hit | None:
+    """Kill a frozen worker; None when its job did not come back, because its result was already written."""
+    killed_at = time.time()
+    _send(victim.pid, signal.SIGKILL)
+    recovery = _await_recovery(look, victim)
+    if recovery is None or victim.job_id not in recovery.jobs:
+        return None
+    # The master counts from the moment it saw the death; the kernel's part belongs to it too.
+    since_kill_ms = (recovery.at - killed_at) * 1000
+    return Hit(victim, victim.job_id, round(max(recovery.back_after_ms, since_kill_ms), 3))
 
 
 def _hunt(look: Look, pids: list[int], over: Callable[[], bool]) -> WorkerView | None:

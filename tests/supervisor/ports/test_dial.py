@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -44,12 +43,9 @@ def test_a_path_that_is_no_socket_is_named(folder: Path) -> None:
 
 
 def test_a_master_that_hangs_is_named_after_the_deadline(served: Served) -> None:
-    started = time.monotonic()
-
+    # This command is never answered: that the line is passed is the fact.
     with pytest.raises(MasterUnreachable, match=r"did not answer within 0\.2 s: it hangs or is stopped"):
         request(served.path, "hang", timeout_s=0.2)
-
-    assert time.monotonic() - started < 2
 
 
 def test_a_request_beyond_the_limit_is_not_sent(served: Served) -> None:

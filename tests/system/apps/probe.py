@@ -47,6 +47,14 @@ def program(seconds: float) -> int:
     return subprocess.run(["sleep", str(seconds)], check=False).returncode
 
 
+@task(name="probe.until")
+def until(path: str) -> dict[str, object]:
+    """Run until the file is there; returns who ran it."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return nap(0)
+
+
 @task(name="probe.started_at")
 def started_at() -> float:
     """The time at which it started."""
@@ -286,6 +294,13 @@ def leak(mib: int, seconds: float = 0.0) -> dict[str, object]:
     """Take memory for ever, then sleep; returns who ran it."""
     LEAKED.append(bytearray(os.urandom(1024)) * (mib << 10))
     return nap(seconds)
+
+
+@task(name="probe.leak_until", max_attempts=1)
+def leak_until(mib: int, path: str) -> dict[str, object]:
+    """Take memory for ever, then run until the file is there; returns who ran it."""
+    leak(mib)
+    return until(path)
 
 
 @task(name="probe.limited_data", max_attempts=1, limits={"data": 400 << 20})

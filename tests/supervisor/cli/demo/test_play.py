@@ -37,7 +37,8 @@ def perform(directory: Path, ledger_type: type[Ledger] = Ledger) -> Outcome:
 
 
 def test_a_job_that_vanishes_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play, "STALL_S", 0.5)
+    # Longer than a busy machine may take between two of its jobs.
+    monkeypatch.setattr(play, "STALL_S", 5.0)
 
     outcome = perform(make(tmp_path, 30), ThievingLedger)
 
@@ -49,15 +50,18 @@ def test_without_a_hit_some_files_are_sent_again_and_then_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(play, "strike", lambda *_: None)
-    monkeypatch.setattr(play, "ENCORES", 2)
+    monkeypatch.setattr(play, "ambush", lambda *_: None)
+    monkeypatch.setattr(play, "ENCORES", 3)
 
     outcome = perform(make(tmp_path, 5))
     result = view.as_json(outcome)
 
-    assert (result["files"], result["encore_jobs"], result["jobs"], result["lost"]) == (5, 10, 15, 0)
+    assert (result["files"], result["encore_jobs"], result["jobs"], result["lost"]) == (5, 14, 19, 0)
     assert (result["recovery_ms"], result["recovered_on"], result["killed_pid"]) == (None, None, None)
     assert result["bytes"] == 10  # of each file once
-    assert "5 files are sent again (pass 2)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "5 files are sent again (pass 2)" in told
+    assert "a long file is sent 4 times (pass 3)" in told
     assert "No kill hit a worker in a job" in view.kill_line(outcome)
 
 
@@ -69,6 +73,18 @@ def test_a_hit_in_a_second_pass_counts(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert outcome.encore_jobs >= 5
     assert outcome.hit is not None
+    assert outcome.well
+
+
+def test_a_long_file_is_hit_where_no_other_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play, "strike", lambda *_: None)
+
+    outcome = perform(make(tmp_path, 5))
+
+    assert outcome.hit is not None
+    assert outcome.hit.back_after_ms > 0
+    assert outcome.recovered_on not in {None, outcome.hit.worker.id}
+    assert (outcome.files, outcome.tally.size_bytes) == (5, 10)
     assert outcome.well
 
 
