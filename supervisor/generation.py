@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -135,6 +136,9 @@ class Generation:
     def kill(self) -> None:
         """End the zygote by force; `on_lost` follows unless it was closed."""
         if self._pidfd >= 0:
+            # With its group: a fork that hangs half done, in a hook of the application, is nobody else's to end.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:

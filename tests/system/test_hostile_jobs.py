@@ -77,8 +77,8 @@ def test_undecodable_payload_goes_to_the_dead_letters_with_its_raw_bytes(start: 
     client.store.client.hset(client.keys.job(job.id), "envelope", raw)
 
     client.store.client.zadd(client.keys.scheduled, {job.id: 1})
-    # Another job wakes the scheduler: a score changed by hand sends no message.
-    client.enqueue_in(0.01, "probe.nap", 0)
+    # A score changed by hand sends no message, so this does.
+    wait_until(lambda: client.store.client.publish(client.keys.due, 1), what="a scheduler that listens")
 
     record = _wait_dead(job)
     assert record.envelope == raw

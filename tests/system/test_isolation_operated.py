@@ -49,7 +49,7 @@ def test_a_stop_in_its_second_stage_raises_jobshutdown_in_the_jobs_process(
 
 @APART
 def test_stacks_show_where_the_jobs_process_is_and_it_goes_on(start: Start, client: Client, level: str) -> None:
-    daemon = start(app=["hostile"], workers={"count": 1})
+    daemon = start(app=["hostile"], workers={"count": 1, "drain_timeout": 0, "shutdown_grace": 0.1})
     client.enqueue(f"{level}.sleep_in_named_function")
     pid = job_process(daemon)
     wait_until(lambda: " in sleep_in_named_function" in rqsup(daemon, "stacks"), what="the job's own stack")

@@ -132,6 +132,8 @@ def test_a_worker_that_hangs_at_its_start_is_killed_in_time_and_counts_as_a_fail
     )
     assert len(sick.daemon.workers()) == 1
     assert _workers_of(sick.daemon) == {worker["pid"] for worker in sick.daemon.workers()}
+    # The fork that hung half done is nobody's worker, and ended with the zygote that it hung in.
+    wait_until(lambda: len(sick.daemon.tree()) == 3, what="master, zygote and worker alone")
 
 
 def test_a_zygote_that_hangs_is_replaced(start: Start, client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,9 @@ def demo(ctx: click.Context, directory: str, config: str | None, as_json: bool) 
     logging.getLogger("rqsup").addHandler(logging.NullHandler())
     if empty(Path(directory)):
         raise click.UsageError(f"{directory} holds no file that could be read: choose another DIR")
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupted = _heed_signals()
     try:
-        outcome = _play(Path(directory).resolve(), config)
+        outcome = _play(Path(directory).resolve(), config, interrupted)
     except KeyboardInterrupt:
         click.echo("interrupted: all is stopped", err=True)
         ctx.exit(INTERRUPTED)
@@ -54,7 +55,7 @@ def demo(ctx: click.Context, directory: str, config: str | None, as_json: bool) 
     ctx.exit(exits.OK if outcome.well else exits.FAILURE)
 
 
-def _play(directory: Path, config: str | None) -> Outcome:
+def _play(directory: Path, config: str | None, interrupted: threading.Event) -> Outcome:
     from rqsup.client import Client
     from rqsup.supervisor.cli.demo.play import Play
     from rqsup.supervisor.cli.demo.stage import Stage
@@ -69,7 +70,7 @@ def _play(directory: Path, config: str | None) -> Outcome:
     ):
         _log_to(stage.folder / "demo.log")
         with view:
-            outcome = Play(stage, directory, view, client, ledger).run()
+            outcome = Play(stage, directory, view, client, ledger, interrupted=interrupted).run()
         if not outcome.well:
             stage.keep_log()
     return outcome
@@ -98,5 +99,17 @@ def _log_to(path: Path) -> None:
     logging.getLogger("rqsup").addHandler(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _heed_signals() -> threading.Event:
+    """Have Ctrl-C and TERM raise KeyboardInterrupt, and set this event.
+
+    Both, because Python drops an exception that is raised while an object is being destroyed.
+    """
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    return interrupted

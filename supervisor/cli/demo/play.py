@@ -81,7 +81,10 @@ def empty(directory: Path) -> bool:
 class Play:
     """One run of the demo. `run()` is called in the main thread; sending, counting and striking have their own."""
 
-    def __init__(self, stage: Stage, directory: Path, view: View, client: Client, ledger: Ledger) -> None:
+    def __init__(
+        self, stage: Stage, directory: Path, view: View, client: Client, ledger: Ledger, *, interrupted: threading.Event
+    ) -> None:  # fmt: skip
+        self._interrupted = interrupted
         self._stage, self._directory, self._view, self._client, self._ledger = stage, directory, view, client, ledger
         self._stop = threading.Event()
         #: Set when the producer may begin; the striker decides that.
@@ -97,6 +100,7 @@ class Play:
 
         Raises:
             RqsupError: the master ended, or Redis went away for good.
+        KeyboardInterrupt: it was interrupted.
         """
         with self._threads() as (count, produce, hunt):
             self._curtain.wait()
@@ -168,6 +172,7 @@ class Play:
             for future in (count, produce, hunt):
                 if future.done():
                     future.result()  # raises what ended it
+            self._heed_interrupt()
             facts = self._facts(began, count.done())
             self._view.show(facts)
             if produce.done() and hunt.done() and facts.counts.ended >= self._ledger.count:
@@ -178,6 +183,10 @@ class Play:
                 self._view.event(f"nothing has changed for {STALL_S:g} s: what has not ended counts as lost")
                 return
             time.sleep(PICTURE_S)
+
+    def _heed_interrupt(self) -> None:
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
 
     def _facts(self, began: float, counted: bool) -> Facts:
         snapshot = self._stage.snapshot()
@@ -236,6 +245,7 @@ class Play:
     def _await_encore(self) -> None:
         deadline = time.monotonic() + STALL_S
         while not self._all_ended() and time.monotonic() < deadline:
+            self._heed_interrupt()
             self._stage.snapshot()  # raises when the master has ended
             time.sleep(MIDDLE_S)
 

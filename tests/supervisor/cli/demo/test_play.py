@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def make(root: Path, count: int) -> Path:
     return root
 
 
-def perform(directory: Path, ledger_type: type[Ledger] = Ledger) -> Outcome:
+def perform(directory: Path, ledger_type: type[Ledger] = Ledger, interrupted: threading.Event | None = None) -> Outcome:
     with (
         Stage(None, print) as set_up,
         Client(settings=set_up.settings) as client,
@@ -33,7 +34,7 @@ def perform(directory: Path, ledger_type: type[Ledger] = Ledger) -> Outcome:
     ):
         if isinstance(ledger, ThievingLedger):
             ledger.client = client
-        return Play(set_up, directory, PlainView(), client, ledger).run()
+        return Play(set_up, directory, PlainView(), client, ledger, interrupted=interrupted or threading.Event()).run()
 
 
 def test_a_job_that_vanishes_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +45,14 @@ def test_a_job_that_vanishes_is_counted_as_lost(tmp_path: Path, monkeypatch: pyt
 
     assert (outcome.tally.accepted, outcome.tally.succeeded, outcome.lost) == (30, 29, 1), outcome
     assert not outcome.well
+
+
+def test_an_interrupt_whose_exception_was_dropped_is_heeded_all_the_same(tmp_path: Path) -> None:
+    interrupted = threading.Event()
+    interrupted.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(make(tmp_path, 30), interrupted=interrupted)
 
 
 def test_without_a_hit_some_files_are_sent_again_and_then_it_says_so(
