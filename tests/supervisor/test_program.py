@@ -13,7 +13,7 @@ import pytest
 
 from rqsup.errors import UpgradeFailed
 from rqsup.supervisor.program import Program, check, on_disk
-from tests.system.daemon import is_alive
+from tests.system.daemon import command_line, is_alive
 from tests.waiting import wait_until
 
 
@@ -37,7 +37,7 @@ def run_check(program: Program, document: int, timeout_s: float = 30) -> str:
         return asyncio.run(check(program, document, timeout_s, own=own))
     finally:
         assert own == set()
-        assert not [child for child in psutil.Process().children() if "--check-estate" in child.cmdline()]
+        assert not [child for child in psutil.Process().children() if "--check-estate" in command_line(child.pid)]
 
 
 def test_a_module_runs_with_the_same_interpreter() -> None:

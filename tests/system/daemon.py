@@ -153,6 +153,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def command_line(pid: int) -> str:
+    """A process's command line or title; empty once it has ended, be it reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
 def stats(client: Client) -> dict[str, int]:
     """The counters of a namespace."""
     found = client.store.client.hgetall(client.keys.stats)

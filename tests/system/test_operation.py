@@ -11,13 +11,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from rqsup import Client
 from rqsup.request import Request
 from tests.system.conftest import Start
-from tests.system.daemon import Daemon, all_ended, is_alive, stats
+from tests.system.daemon import Daemon, all_ended, command_line, is_alive, stats
 from tests.waiting import wait_until
 
 
@@ -267,12 +266,12 @@ def test_titles_tell_the_story(start: Start, client: Client) -> None:
     client.enqueue("probe.nap", 30)
     worker = daemon.busy_worker()
 
-    wait_until(lambda: "probe.nap" in _title(worker["pid"]), what="the job in the title")
+    wait_until(lambda: "probe.nap" in command_line(worker["pid"]), what="the job in the title")
 
-    assert _title(worker["pid"]).startswith(
+    assert command_line(worker["pid"]).startswith(
         f"rqsup: worker {worker['number']} [test] gen 1, probe.nap {worker['job_id'][:8]}"
     )
-    wait_until(lambda: _title(daemon.pid).startswith("rqsup: master [test] 2/2 ready, 1 busy"), what="its title")
+    wait_until(lambda: command_line(daemon.pid).startswith("rqsup: master [test] 2/2 ready, 1 busy"), what="its title")
     daemon.signal(signal.SIGINT)
     daemon.wait()
 
@@ -330,7 +329,3 @@ def test_scheduler_role_promotes_and_reaps_without_workers(start: Start, client:
 
     assert job.result(30)["attempt"] == 1
     assert scheduler.status()["workers"] == []
-
-
-def _title(pid: int) -> str:
-    return " ".join(psutil.Process(pid).cmdline()).strip()

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from rqsup import Client
 from rqsup.errors import MasterRefused
 from rqsup.request import Request
 from rqsup.store.server import LocalServer
-from tests.system.daemon import Daemon, all_ended, sample_until, stats
+from tests.system.daemon import Daemon, all_ended, command_line, sample_until, stats
 from tests.waiting import wait_until
 
 CODE = """
@@ -128,9 +127,7 @@ def test_configuration_that_never_ends_is_the_throw_away_process_problem(deploye
 
     assert {worker["pid"] for worker in deployed.workers()} == {worker["pid"] for worker in before}
     assert client.enqueue("version.tell").result(30) == 1
-    assert not [
-        pid for pid in deployed.tree() if "rqsup.supervisor.validation" in " ".join(psutil.Process(pid).cmdline())
-    ]
+    assert not [pid for pid in deployed.tree() if "rqsup.supervisor.validation" in command_line(pid)]
 
 
 def test_configuration_that_kills_its_reader_changes_nothing(deployed: Daemon, client: Client, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rqsup import Client
 from rqsup.errors import MasterRefused
 from rqsup.store.server import LocalServer
 from tests.system.conftest import Start
-from tests.system.daemon import Daemon
+from tests.system.daemon import Daemon, command_line
 from tests.waiting import wait_until
 
 #: Long enough for an honest start on a busy machine; the tests below wait for it to pass.
@@ -222,7 +222,7 @@ def _status_exit(daemon: Daemon) -> int:
 
 
 def _workers_of(daemon: Daemon) -> set[int]:
-    return {process.pid for process in psutil.Process(daemon.pid).children() if "worker" in " ".join(process.cmdline())}
+    return {process.pid for process in psutil.Process(daemon.pid).children() if "worker" in command_line(process.pid)}
 
 
 def _page(daemon: Daemon, name: str) -> str:

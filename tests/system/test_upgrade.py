@@ -19,7 +19,7 @@ from rqsup.job import JobState
 from rqsup.request import Request
 from rqsup.store.server import LocalServer
 from rqsup.supervisor.ports.dial import request
-from tests.system.daemon import Daemon, all_ended, is_alive, stats
+from tests.system.daemon import Daemon, all_ended, command_line, is_alive, stats
 from tests.system.releases import Releases
 from tests.waiting import wait_until
 
@@ -243,7 +243,7 @@ def test_an_application_that_is_broken_leaves_the_workers_of_the_old_code(
 
 def find_zygotes(daemon: Daemon) -> list[psutil.Process]:
     children = psutil.Process(daemon.pid).children()
-    return [child for child in children if any("zygote" in word for word in child.cmdline())]
+    return [child for child in children if "zygote" in command_line(child.pid)]
 
 
 def test_a_zygote_that_died_after_the_upgrade_is_replaced(checkout: Daemon) -> None:
@@ -393,7 +393,9 @@ def test_one_thing_at_a_time_and_a_stop_wins(pool: Daemon, releases: Releases) -
     releases.install("0.2.0", BROKEN["hang"][0])
     pool.signal(signal.SIGUSR2)
     wait_until(lambda: pool.status()["state"] == "upgrading", what="the check")
-    (check,) = [process for process in psutil.Process(pool.pid).children() if "--check-estate" in process.cmdline()]
+    (check,) = [
+        process for process in psutil.Process(pool.pid).children() if "--check-estate" in command_line(process.pid)
+    ]
 
     with pytest.raises(MasterRefused, match="an upgrade is already under way"):
         upgrade(pool)
