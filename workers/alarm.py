@@ -27,6 +27,8 @@ class Alarm:
     def __init__(self, name: str, abandoned: Callable[[], bool]) -> None:
         self.name = name
         self._abandoned = abandoned
+        #: Called once a second while a job runs; may raise what has to end it.
+        self.reminder: Callable[[], None] | None = None
         self._armed = False
         #: The timer runs; it goes on between tiny jobs, which so need no system call.
         self._ticking = False
@@ -111,3 +113,5 @@ class Alarm:
             raise JobTimeout(f"ran {age_s:.1f} s, allowed are {self._timeout_s:g} s")
         self.show(describe_job(*self._label, age_s))
         self._tick(min(TITLE_S, left_s))
+        if self.reminder is not None:
+            self.reminder()

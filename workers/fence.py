@@ -30,6 +30,7 @@ class Fence:
         self._before: list[tuple[int, tuple[int, int]]] = []
         self._handler: Handler = signal.SIG_DFL
         self._armed = False
+        self._exceeded = False
 
     def close(self) -> None:
         """Set the limits."""
@@ -61,7 +62,15 @@ class Fence:
         resource.setrlimit(kind, (_lower(value, before[1]), before[1]))
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._armed:
+        self._exceeded = True
+        self.remind()
+
+    def remind(self) -> None:
+        """Raise CpuLimit again, in a job that swallowed the first: the kernel tells no job that only waits by now.
+
+        asyncio swallows any exception that comes out of its own code, and leaves the coroutine standing.
+        """
+        if self._armed and self._exceeded:
             raise CpuLimit(f"used more than {self._limits.cpu} s of processor time")
 
 

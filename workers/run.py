@@ -164,6 +164,7 @@ class Runner:
             try:
                 self._alarm.arm(task.name, job.id, timeout_s)
                 if fence is not None:
+                    self._alarm.reminder = fence.remind
                     fence.close()
                 result = task.function(*envelope.args, **envelope.kwargs)
                 return self._run_async(result, timeout_s) if inspect.iscoroutine(result) else result
@@ -179,6 +180,7 @@ class Runner:
             self._alarm.disarm()
             if fence is not None:
                 fence.open()
+                self._alarm.reminder = None
             self._voice.end()
             self._slot.end()
             if self._alarm.has_raised:

@@ -176,6 +176,14 @@ def test_limited_jobs_get_errors_and_leave_no_limit_behind(start: Start, client:
     assert client.enqueue("probe.rlimits").result(30) == before
 
 
+def test_a_limit_that_was_swallowed_comes_again_although_the_job_only_waits(start: Start, client: Client) -> None:
+    start(workers={"count": 1})
+
+    job = client.enqueue("probe.limited_cpu_swallowed")
+
+    assert "used more than 1 s of processor time" in str(_dead(job).error)
+
+
 def _watch(daemon: Daemon, seen: list[dict[str, Any]], stop: threading.Event) -> None:
     while not stop.is_set():
         seen.append(daemon.status())

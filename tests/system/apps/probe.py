@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rqsup import Backoff, JobShutdown, current_job, task
+from rqsup.errors import CpuLimit
 
 AT_ONCE = Backoff(first_s=0.01, cap_s=0.05)
 
@@ -321,6 +322,15 @@ async def limited_cpu_async() -> None:
     """The same on the event loop."""
     while True:  # noqa: ASYNC110 - it waits for nothing
         await asyncio.sleep(0)
+
+
+@task(name="probe.limited_cpu_swallowed", max_attempts=1, limits={"cpu": 1})
+def limited_cpu_swallowed() -> None:
+    """Swallow the limit, as asyncio does with an exception out of its own code, and compute no more."""
+    try:
+        limited_cpu.function()
+    except CpuLimit:
+        time.sleep(600)
 
 
 @task(name="probe.limited_nofile", max_attempts=1, limits={"nofile": 64})
