@@ -106,7 +106,10 @@ def test_auto_means_console_on_a_terminal(environ: dict[str, str], coloured: boo
     with os.fdopen(follower, "w") as terminal:
         configure(LogSettings(), stream=terminal, environ=environ)
         get_logger("x").error("e")
-        line = os.read(leader, 1000).decode()
+    # A terminal may hand a line over in pieces.
+    line = ""
+    while not line.endswith("\n"):
+        line += os.read(leader, 1000).decode()
     os.close(leader)
 
     assert ("\x1b[31merror  \x1b[0m x: e" in line) is coloured

@@ -10,7 +10,7 @@ local now = now_ms()
 local moved = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled_key, '-inf', now, 'LIMIT', 0, limit)) do
   local job = redis.pcall('HMGET', job_key(id), 'state', 'queue', 'level')
-  if job.err or not job[2] then
+  if job.err or not job[2] or not job[3] then
     bury_unreadable(id, now)
     redis.call('ZREM', scheduled_key, id)
   elseif job[1] ~= 'scheduled' then

@@ -26,7 +26,7 @@ local returned, buried, moved, seen = {}, {}, 0, {}
 local function give_back(id)
   local key = job_key(id)
   local job = redis.pcall('HMGET', key, 'state', 'worker', 'queue', 'level', 'token', 'crashes', 'returns')
-  if job.err or not job[3] then
+  if job.err or not job[3] or not job[4] then
     return bury_unreadable(id, now)
   end
   local unbegun = job[1] == 'ready' and not seen[id]

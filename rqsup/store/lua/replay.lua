@@ -15,7 +15,7 @@ if job[1] and job[1] ~= 'dead' then
   tally('strays')
   return 'missing'
 end
-if not job[2] or not job[5] then return 'unreadable' end
+if not job[2] or not job[3] or not job[5] then return 'unreadable' end
 local fault = deliver(id, job[2], job[3], false)
 if fault then return fault end
 redis.call('HSET', key, 'state', 'ready', 'token', (tonumber(job[4]) or 0) + 1, 'replayed_at', now_ms())

@@ -29,6 +29,11 @@ local defer_ms = 1000
 -- Charges a crash: dead at the limit, else ready again at the consuming end.
 local function crash(id, key, cause, limit)
   local job = redis.call('HMGET', key, 'queue', 'level', 'crashes')
+  if not job[1] or not job[2] then
+    bury_unreadable(id, now)
+    tally('crashed')
+    return nil
+  end
   local crashes = (tonumber(job[3]) or 0) + 1
   if crashes >= limit then
     local added = redis.pcall('ZADD', dead_key, now, id)

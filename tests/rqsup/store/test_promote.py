@@ -88,6 +88,18 @@ def test_an_id_without_a_readable_record_is_buried(raw: Raw, kind: str) -> None:
     assert raw.stat("dead") == 1
 
 
+@pytest.mark.parametrize("field", ["queue", "level"])
+def test_a_record_that_lost_its_lane_is_buried_and_lets_others_pass(raw: Raw, field: str) -> None:
+    for name in ("odd", "good"):
+        raw.enqueue(name, delay_ms=60_000)
+    make_due(raw, "odd", "good")
+    raw.redis.hdel(raw.keys.job("odd"), field)
+
+    assert promote(raw) == Promotion(1, None)
+
+    assert (raw.dead(), raw.ready()) == (["odd"], ["good"])
+
+
 def test_a_lane_of_a_wrong_type_delays_its_jobs_and_lets_others_pass(raw: Raw) -> None:
     for number in range(5):
         raw.enqueue(f"stuck{number}", delay_ms=60_000)

@@ -205,6 +205,19 @@ def test_an_id_without_a_readable_record_is_buried(raw: Raw, kind: str) -> None:
     assert raw.stat("dead") == 1
 
 
+@pytest.mark.parametrize("field", ["queue", "level"])
+def test_a_record_that_lost_its_lane_is_buried_and_the_others_come_back(raw: Raw, field: str) -> None:
+    for name in ("odd", "good"):
+        raw.enqueue(name)
+    raw.register("w")
+    raw.claim(count=2)
+    raw.redis.hdel(raw.keys.job("odd"), field)
+
+    assert raw.recover().left == 0
+
+    assert (raw.dead(), raw.ready(), raw.processing()) == (["odd"], ["good"], [])
+
+
 @pytest.mark.parametrize("count", [1, 7])
 def test_jobs_whose_lane_has_a_wrong_type_are_kept_for_later_and_the_recovery_ends(raw: Raw, count: int) -> None:
     for number in range(count):

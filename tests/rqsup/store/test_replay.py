@@ -66,6 +66,17 @@ def test_a_letter_without_a_readable_record_stays(raw: Raw, kind: str) -> None:
     assert raw.picture(without=()) == before
 
 
+@pytest.mark.parametrize("field", ["queue", "level"])
+def test_a_letter_that_lost_its_lane_is_unreadable_and_stays(raw: Raw, field: str) -> None:
+    raw.enqueue("a")
+    raw.register("w")
+    raw.settle(raw.claim().jobs[0], "bury", b"{}", 0)
+    raw.redis.hdel(raw.keys.job("a"), field)
+
+    assert replay(raw) == "unreadable"
+    assert raw.dead() == ["a"]
+
+
 def test_a_stray_copy_in_the_dead_letters_is_dropped_and_the_job_runs_once(raw: Raw) -> None:
     raw.enqueue("a")
     raw.redis.zadd(raw.keys.dead, {"a": 1})

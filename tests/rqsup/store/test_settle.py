@@ -75,6 +75,22 @@ def test_a_buried_job_is_a_dead_letter_with_its_error(raw: Raw) -> None:
     assert raw.stat("dead") == 1
 
 
+@pytest.mark.parametrize("field", ["queue", "level"])
+def test_a_crash_of_a_record_that_lost_its_lane_is_buried_and_the_rest_of_the_batch_settled(
+    raw: Raw, field: str
+) -> None:
+    raw.register("w")
+    for name in ("odd", "good"):
+        raw.enqueue(name)
+    odd, good = raw.claim(count=2).jobs
+    raw.redis.hdel(raw.keys.job("odd"), field)
+
+    ends = [Settlement(odd.id, odd.token, "crash", b"{}", 3), Settlement(good.id, good.token, "succeed", b"1", 1000)]
+    assert raw.settle_all(ends).verdicts == ["ok", "ok"]
+
+    assert (raw.dead(), raw.processing(), raw.job("good")["state"]) == (["odd"], [], "succeeded")
+
+
 def test_a_crash_is_charged_and_the_job_ready_at_the_consuming_end(raw: Raw) -> None:
     job = started(raw)
     raw.enqueue("b")
