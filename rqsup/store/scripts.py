@@ -64,6 +64,10 @@ NAMES = (
 )  # fmt: skip
 
 
+#: Arguments of `enqueue` that come before the jobs.
+ENQUEUE_HEAD = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One script with its arguments, and the function that reads its reply."""
@@ -166,9 +170,16 @@ def enqueue(
     root: str, *, job_id: str, queue: str, level: str, envelope: bytes, due_ms: int = 0, delay_ms: int = 0,
     max_length: int = 0,
 ) -> Call[str]:  # fmt: skip
-    """Accept one job; answers 'ready', 'scheduled', 'exists' or 'full'."""
-    arguments = (job_id, queue, level, envelope, due_ms, delay_ms, max_length, ",".join(LEVEL_LABELS))
-    return Call(script("enqueue"), root, arguments, _text)
+    """Accept one job; answers 'ready', 'scheduled', 'exists', 'full' or 'fault: …'."""
+    arguments = (max_length, ",".join(LEVEL_LABELS), job_id, queue, level, envelope, due_ms, delay_ms)
+    return Call(script("enqueue"), root, arguments, _read_first)
+
+
+def enqueue_all(calls: Sequence[Call[str]]) -> Call[list[str]]:
+    """Many calls of `enqueue`, at least one, as one: all with the namespace and the bound of the first."""
+    first = calls[0]
+    jobs = (argument for call in calls for argument in call.arguments[ENQUEUE_HEAD:])
+    return Call(first.script, first.root, (*first.arguments[:ENQUEUE_HEAD], *jobs), _texts)
 
 
 def claim(
@@ -258,6 +269,10 @@ def _text(value: bytes | str) -> str:
 
 def _texts(values: Iterable[bytes | str]) -> list[str]:
     return [_text(value) for value in values]
+
+
+def _read_first(reply: Sequence[Any]) -> str:
+    return _text(reply[0])
 
 
 def _read_jobs(rows: Iterable[Sequence[Any]]) -> list[Claimed]:
