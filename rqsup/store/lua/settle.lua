@@ -12,6 +12,7 @@
 --                     process died while its worker lives on: else as `recover` with this job charged
 --   outcome 'defer'   payload = error JSON,   number = time since the first deferral after which it is buried, ms
 --                     (a task that this worker's code does not know: newer code may be on its way)
+--   outcome 'release' payload, number = unused; the job was never begun and goes back to the front of its queue
 -- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
 --         before) | 'stale' (the job was taken away meanwhile, or its record is
 --         not kept: nothing changed) | 'fault: …' (its new place
@@ -98,6 +99,19 @@ function ends.crash(id, key, cause, limit)
     redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
   end
   tally('crashed')
+  return nil
+end
+
+-- No new token is needed: until the next claim the state refuses a late settle, then its token does.
+function ends.release(id, key)
+  local job = redis.call('HMGET', key, 'queue', 'level')
+  if not job[1] or not job[2] then
+    bury_unreadable(id, now)
+    return nil
+  end
+  local fault = deliver(id, job[1], job[2], true)
+  if fault then return fault end
+  redis.call('HSET', key, 'state', 'ready')
   return nil
 end
 

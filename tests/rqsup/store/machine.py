@@ -21,7 +21,7 @@ T = TypeVar("T")
 QUEUES = ("p", "q")
 LEVELS = st.sampled_from(("high", "normal", "low"))
 WORKERS = st.sampled_from(("w1", "w2", "w3"))
-OUTCOMES = st.sampled_from(("succeed", "retry", "bury", "crash"))
+OUTCOMES = st.sampled_from(("succeed", "retry", "bury", "crash", "release"))
 ANY = st.integers(min_value=0, max_value=1_000)
 
 
