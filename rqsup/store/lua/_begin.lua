@@ -37,7 +37,7 @@ local function take(worker, count, lanes, first, last, now, jobs, faults)
   for i = first, last do
     local ready = ready_key(lanes[i])
     while #jobs < count do
-      local ids = redis.pcall('LRANGE', ready, -math.min(count - #jobs, most_moved), -1)
+      local ids = redis.pcall('LRANGE', ready, as_text(-math.min(count - #jobs, most_moved)), '-1')
       if #ids == 0 and not ids.err then break end
       local copied, ordered = ids, nil
       if not ids.err then copied, ordered = copy_oldest_first(ids, processing) end
@@ -45,7 +45,7 @@ local function take(worker, count, lanes, first, last, now, jobs, faults)
         faults[#faults + 1] = lanes[i] .. ': ' .. copied.err
         break
       end
-      redis.call('LTRIM', ready, 0, -#ids - 1)
+      redis.call('LTRIM', ready, '0', as_text(-#ids - 1))
       for _, id in ipairs(ordered) do jobs[#jobs + 1] = begin(id, worker, processing, now, false) end
     end
     if #jobs >= count then return end

@@ -102,5 +102,5 @@ end
 
 for at = 3, #ARGV, 6 do verdicts[(at + 3) / 6] = accept(at) end
 for _, lane in ipairs(lanes) do push(lane, bulk[lane]) end
-if accepted > 0 then tally('accepted', accepted) end
+if accepted > 0 then tally('accepted', as_text(accepted)) end
 return verdicts

@@ -137,10 +137,11 @@ end
 -- Takes ended jobs, given from the oldest, off the processing list. A list that somebody overwrote holds none any more; the ends still count.
 local function strike(ids)
   if #ids == 0 then return end
-  local oldest = redis.pcall('LRANGE', processing, -#ids, -1)
+  if #ids == 1 then return redis.pcall('LREM', processing, '-1', ids[1]) end
+  local oldest = redis.pcall('LRANGE', processing, as_text(-#ids), '-1')
   local in_order = #oldest == #ids
   for i, id in ipairs(ids) do in_order = in_order and oldest[#ids + 1 - i] == id end
-  if in_order then return redis.call('LTRIM', processing, 0, -#ids - 1) end
+  if in_order then return redis.call('LTRIM', processing, '0', as_text(-#ids - 1)) end
   for _, id in ipairs(ids) do redis.pcall('LREM', processing, -1, id) end
 end
 
@@ -151,7 +152,7 @@ for i = 4 + lane_count, #ARGV, 5 do
   if verdict == 'ok' then over[#over + 1] = ARGV[i] end
 end
 strike(over)
-if succeeded > 0 then tally('succeeded', succeeded) end
+if succeeded > 0 then tally('succeeded', as_text(succeeded)) end
 if count > 0 and redis.call('HEXISTS', workers_key, worker) == 1 then
   take(worker, count, ARGV, 4, 3 + lane_count, now_text, jobs, faults)
 end
