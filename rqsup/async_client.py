@@ -158,6 +158,6 @@ class AsyncClient:
         check_cancelled(job_id, await self.store.run(cancel_call(job_id, self.settings)), self.settings)
 
     async def _send_chunk(self, chunk: list[Sending]) -> list[AsyncJob]:
-        answers = await self.store.run_many(together(chunk))
+        answers = await self.store.run_many(together(chunk, self.settings))
         check_all_accepted(chunk, answers, self.settings)
         return [AsyncJob(sending.job_id, self) for sending in chunk]

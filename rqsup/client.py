@@ -162,7 +162,7 @@ class Client:
 
     def _send_chunk(self, chunk: list[Sending]) -> list[Job]:
         try:
-            answers = self.store.run_many(together(chunk))
+            answers = self.store.run_many(together(chunk, self.settings))
         except UNAVAILABLE as fault:
             raise RedisUnavailable(f"Redis went away while jobs were sent: {fault}") from fault
         check_all_accepted(chunk, answers, self.settings)

@@ -83,10 +83,14 @@ def prepare(request: Request, settings: Settings) -> Sending:
     return Sending(request, call, envelope.id)
 
 
-def together(sendings: Sequence[Sending]) -> list[Call[list[str]]]:
+def together(sendings: Sequence[Sending], settings: Settings) -> list[Call[list[str]]]:
     """What to send for many jobs: few calls, none of which keeps the server from others for long."""
+    root, most = Keys(settings.namespace).root, settings.limits.queue_length
     calls = [sending.call for sending in sendings]
-    return [scripts.enqueue_all(calls[start : start + CALL_JOBS]) for start in range(0, len(calls), CALL_JOBS)]
+    return [
+        scripts.enqueue_many(root, calls[start : start + CALL_JOBS], max_length=most)
+        for start in range(0, len(calls), CALL_JOBS)
+    ]
 
 
 def check_accepted(sending: Sending, verdict: str, settings: Settings) -> None:

@@ -61,13 +61,14 @@ def _sha(source: str) -> str:
 
 #: Every script, in the order of a job's life.
 NAMES = (
-    "enqueue", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
+    "enqueue", "enqueue_many", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
     "gauge", "holding",
 )  # fmt: skip
 
 
-#: Arguments of `enqueue` that come before the jobs.
-ENQUEUE_HEAD = 2
+#: Arguments of `enqueue` that are the job's own.
+JOB_ARGUMENTS = 6
+_LEVELS = ",".join(LEVEL_LABELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +172,14 @@ def enqueue(
     max_length: int = 0,
 ) -> Call[str]:  # fmt: skip
     """Accept one job; answers 'ready', 'scheduled', 'exists', 'full' or 'fault: …'."""
-    arguments = (max_length, ",".join(LEVEL_LABELS), job_id, queue, level, envelope, due_ms, delay_ms)
-    return Call(script("enqueue"), root, arguments, _read_first)
+    arguments = (job_id, queue, level, envelope, due_ms, delay_ms, max_length, _LEVELS)
+    return Call(script("enqueue"), root, arguments, _text)
 
 
-def enqueue_all(calls: Sequence[Call[str]]) -> Call[list[str]]:
-    """Many calls of `enqueue`, at least one, as one: all with the namespace and the bound of the first."""
-    first = calls[0]
-    jobs = (argument for call in calls for argument in call.arguments[ENQUEUE_HEAD:])
-    return Call(first.script, first.root, (*first.arguments[:ENQUEUE_HEAD], *jobs), _texts)
+def enqueue_many(root: str, calls: Sequence[Call[str]], *, max_length: int = 0) -> Call[list[str]]:
+    """What many calls of `enqueue` would do, as one; answers a word for each."""
+    jobs = (argument for call in calls for argument in call.arguments[:JOB_ARGUMENTS])
+    return Call(script("enqueue_many"), root, (max_length, _LEVELS, *jobs), _texts)
 
 
 def claim(
@@ -269,10 +269,6 @@ def _text(value: bytes | str) -> str:
 
 def _texts(values: Iterable[bytes | str]) -> list[str]:
     return [_text(value) for value in values]
-
-
-def _read_first(reply: Sequence[Any]) -> str:
-    return _text(reply[0])
 
 
 def _read_jobs(rows: Iterable[Sequence[Any]]) -> list[Claimed]:

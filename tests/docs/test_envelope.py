@@ -61,9 +61,7 @@ def test_the_commands_of_the_page_enqueue_a_job(client: Client, tmp_path: Path) 
 
 
 def test_the_arguments_of_the_page_are_those_of_the_script() -> None:
-    head, each = PAGE.split("| then, for each job: | |\n")
+    rows = re.findall(r"^\| (\d) \| ", PAGE, re.MULTILINE)
     header = (Path(__file__).parents[2] / "rqsup" / "store" / "lua" / "enqueue.lua").read_text()
-    [values] = re.findall(r"^-- then, per job: +(.+)", header, re.MULTILINE)
 
-    assert re.findall(r"^\| (\d) \| ", head, re.MULTILINE) == re.findall(r"^-- ARGV\[(\d)\]", header, re.MULTILINE)
-    assert len(re.findall(r"^\| (\d) \| ", each, re.MULTILINE)) == len(values.split(","))
+    assert rows == re.findall(r"^-- ARGV\[(\d)\]", header, re.MULTILINE)

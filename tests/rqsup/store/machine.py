@@ -75,7 +75,7 @@ class JobMachine(RuleBasedStateMachine):
             )
             for number, queue in enumerate(queues)
         ]  # fmt: skip
-        verdicts = self.raw.run(scripts.enqueue_all([*calls, calls[-1]]))
+        verdicts = self.raw.run(scripts.enqueue_many(self.raw.root, [*calls, calls[-1]]))
         expected = ["scheduled" if delay_ms and number % 2 else "ready" for number in range(len(queues))]
         assert verdicts == [*expected, "exists"]
         self.accepted += [f"j{first + number}" for number in range(len(queues))]

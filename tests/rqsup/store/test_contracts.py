@@ -19,7 +19,8 @@ SCRIPTS = [name for name in ALL if not name.startswith("_")]
 
 #: A call of each script with the fewest arguments.
 CALLS: dict[str, Call[Any]] = {
-    "enqueue": Call(scripts.script("enqueue"), "r:", (0, ""), str),
+    "enqueue": scripts.enqueue("r:", job_id="a", queue="q", level="low", envelope=b""),
+    "enqueue_many": scripts.enqueue_many("r:", []),
     "claim": scripts.claim("r:", worker="w", count=1, lanes=[], queues=[], resume=False, wait=False),
     "settle": scripts.settle("r:", worker="w", settlements=[]),
     "heartbeat": scripts.heartbeat("r:", ttl_ms=1, details={}),
@@ -113,13 +114,13 @@ def test_python_sends_what_the_header_lists(name: str) -> None:
 
 
 def test_each_job_sends_the_six_values_that_the_header_lists() -> None:
-    line = next(line for line in header("enqueue") if line.startswith("-- then, per "))
+    line = next(line for line in header("enqueue_many") if line.startswith("-- then, per "))
     listed = line.partition(":")[2].split(",")
 
     call = scripts.enqueue("r:", job_id="a", queue="q", level="low", envelope=b"")
 
-    assert len(call.arguments) - scripts.ENQUEUE_HEAD == len(listed) == 6
-    assert scripts.enqueue_all([call, call]).arguments == (*call.arguments, *call.arguments[scripts.ENQUEUE_HEAD :])
+    assert scripts.JOB_ARGUMENTS == len(listed) == 6
+    assert scripts.enqueue_many("r:", [call, call]).arguments[2:] == call.arguments[:6] * 2
 
 
 def test_each_settlement_sends_the_five_values_that_the_header_lists() -> None:

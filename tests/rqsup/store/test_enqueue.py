@@ -6,7 +6,6 @@ import pytest
 from redis.exceptions import ResponseError
 
 from rqsup.store import scripts
-from rqsup.store.scripts import Call
 from tests.rqsup.store.raw import Raw, envelope
 
 
@@ -162,71 +161,6 @@ def test_a_schedule_of_a_wrong_type_refuses_the_job_and_stores_nothing(raw: Raw)
     assert raw.job("a") == {}
 
 
-def calls(raw: Raw, *job_ids: str, queue: str = "q", level: str = "normal", **options: int) -> list[Call[str]]:
-    """Calls for many jobs, not sent."""
-    return [
-        scripts.enqueue(raw.root, job_id=job_id, queue=queue, level=level, envelope=envelope(job_id), **options)
-        for job_id in job_ids
-    ]
-
-
-def test_many_jobs_in_one_call_get_each_its_record_its_place_and_its_verdict(raw: Raw) -> None:
-    batch = [*calls(raw, "a", "b"), *calls(raw, "c", level="high"), *calls(raw, "d", delay_ms=9_000), *calls(raw, "e")]
-
-    assert raw.run(scripts.enqueue_all(batch)) == ["ready", "ready", "ready", "scheduled", "ready"]
-
-    assert (raw.ready(), raw.ready("q:high"), list(raw.scheduled())) == (["a", "b", "e"], ["c"], ["d"])
-    assert [raw.job(name)["envelope"].encode() for name in "abcde"] == [envelope(name) for name in "abcde"]
-    assert raw.stat("accepted") == 5
-
-
-def test_many_jobs_in_one_call_are_as_if_each_was_sent_alone(raw: Raw) -> None:
-    batch = calls(raw, *(f"j{number:04}" for number in range(2_500)))
-
-    assert raw.run(scripts.enqueue_all(batch)) == ["ready"] * 2_500
-
-    assert raw.ready() == [f"j{number:04}" for number in range(2_500)]
-    assert raw.run(scripts.enqueue_all(batch)) == ["exists"] * 2_500
-    assert raw.stat("accepted") == 2_500
-
-
-def test_an_id_that_comes_twice_in_one_call_is_accepted_once(raw: Raw) -> None:
-    raw.enqueue("old")
-
-    assert raw.run(scripts.enqueue_all(calls(raw, "a", "old", "a"))) == ["ready", "exists", "exists"]
-    assert raw.ready() == ["old", "a"]
-
-
-def test_a_queue_that_becomes_full_within_a_call_takes_what_fits(raw: Raw) -> None:
-    raw.enqueue("old", level="low")
-    batch = [*calls(raw, "a", "b", max_length=2), *calls(raw, "c", queue="other", max_length=2)]
-
-    assert raw.run(scripts.enqueue_all(batch)) == ["ready", "full", "ready"]
-    assert (raw.ready(), raw.ready("other:normal"), raw.job("b")) == (["a"], ["c"], {})
-
-
-def test_waiting_workers_get_one_job_each_of_a_call_and_the_rest_is_ready(raw: Raw) -> None:
-    raw.register("w1", "w2")
-    for worker in ("w1", "w2"):
-        raw.claim(worker, wait=True)
-
-    assert raw.run(scripts.enqueue_all(calls(raw, "a", "b", "c", "d"))) == ["ready"] * 4
-
-    assert sorted([*raw.inbox("w1"), *raw.inbox("w2")]) == ["a", "b"]
-    assert raw.ready() == ["c", "d"]
-
-
-def test_a_lane_of_a_wrong_type_refuses_its_own_jobs_of_a_call_alone(raw: Raw) -> None:
-    raw.spoil(raw.keys.ready("q:high"))
-    batch = [*calls(raw, "a"), *calls(raw, "b", level="high"), *calls(raw, "c")]
-
-    verdicts = raw.run(scripts.enqueue_all(batch))
-
-    assert (verdicts[0], verdicts[2]) == ("ready", "ready")
-    assert verdicts[1].startswith("fault: WRONGTYPE")
-    assert (raw.ready(), raw.job("b"), raw.stat("accepted")) == (["a", "c"], {}, 2)
-
-
 @pytest.mark.parametrize("key", ["stats", "waiting", "idle", "inbox"])
 def test_a_wrong_type_where_no_job_is_kept_does_not_hinder_the_job(raw: Raw, key: str) -> None:
     raw.claim("w", wait=True)
@@ -251,5 +185,4 @@ def test_a_record_of_a_wrong_type_counts_as_accepted_before(raw: Raw) -> None:
 def test_a_call_encodes_each_argument_as_the_header_says() -> None:
     call = scripts.enqueue("r:", job_id="a", queue="q", level="low", envelope=b"{}", delay_ms=7)
 
-    assert call.arguments[0] == 0
-    assert call.arguments[2:] == ("a", "q", "low", b"{}", 0, 7)
+    assert call.arguments[:7] == ("a", "q", "low", b"{}", 0, 7, 0)
