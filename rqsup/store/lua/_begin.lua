@@ -20,14 +20,24 @@ local function begin(id, worker, processing, now, resumed)
   return {id, token, tonumber(job[4]) or 0, tonumber(job[5]) or 0, job[2]}
 end
 
--- Most ids to move at once: Lua's stack bounds the arguments of one command.
-local most_moved = 1000
-
--- Copies ids, given from the newest to the oldest, to the processing list: the oldest will be at its right end.
-local function copy_oldest_first(ids, processing)
-  local ordered = {}
-  for i = #ids, 1, -1 do ordered[#ordered + 1] = ids[i] end
-  return redis.pcall('LPUSH', processing, unpack(ordered)), ordered
+-- Moves the oldest ids of a lane, at most so many, into the processing list: one command for one,
+-- else three for all. Returns them, oldest first, or nil and what went wrong.
+local function move(ready, processing, count)
+  if count == 1 then
+    local id = redis.pcall('LMOVE', ready, processing, 'RIGHT', 'LEFT')
+    if type(id) == 'table' then return nil, id.err end
+    return {id or nil}, nil
+  end
+  -- Lua's stack bounds the arguments of one command.
+  local ids = redis.pcall('LRANGE', ready, as_text(-math.min(count, 1000)), '-1')
+  if ids.err then return nil, ids.err end
+  if #ids == 0 then return ids, nil end
+  local oldest_first = {}
+  for i = #ids, 1, -1 do oldest_first[#oldest_first + 1] = ids[i] end
+  local copied = redis.pcall('LPUSH', processing, unpack(oldest_first))
+  if type(copied) == 'table' then return nil, copied.err end
+  redis.call('LTRIM', ready, '0', as_text(-#ids - 1))
+  return oldest_first, nil
 end
 
 -- Moves up to `count` ids from the lanes, in the order given, into the processing list and
@@ -35,18 +45,11 @@ end
 local function take(worker, count, lanes, first, last, now, jobs, faults)
   local processing = processing_key(worker)
   for i = first, last do
-    local ready = ready_key(lanes[i])
     while #jobs < count do
-      local ids = redis.pcall('LRANGE', ready, as_text(-math.min(count - #jobs, most_moved)), '-1')
-      if #ids == 0 and not ids.err then break end
-      local copied, ordered = ids, nil
-      if not ids.err then copied, ordered = copy_oldest_first(ids, processing) end
-      if type(copied) == 'table' then
-        faults[#faults + 1] = lanes[i] .. ': ' .. copied.err
-        break
-      end
-      redis.call('LTRIM', ready, '0', as_text(-#ids - 1))
-      for _, id in ipairs(ordered) do jobs[#jobs + 1] = begin(id, worker, processing, now, false) end
+      local ids, fault = move(ready_key(lanes[i]), processing, count - #jobs)
+      if fault then faults[#faults + 1] = lanes[i] .. ': ' .. fault end
+      if fault or #ids == 0 then break end
+      for _, id in ipairs(ids) do jobs[#jobs + 1] = begin(id, worker, processing, now, false) end
     end
     if #jobs >= count then return end
   end

@@ -28,8 +28,6 @@ local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead', defer 
 -- Pause before a deferred job is offered again, ms.
 local defer_ms = 1000
 local succeeded = 0
--- How an attempt ends, by its outcome. Each returns nil, or the error of a place with a wrong type: then nothing changed.
-local ends = {}
 
 -- Adds to a sorted set, and returns the error if it is none.
 local function place(set, score, id)
@@ -37,11 +35,7 @@ local function place(set, score, id)
   return type(added) == 'table' and added or nil
 end
 
-local function errors_of(key)
-  return (tonumber(redis.call('HGET', key, 'errors')) or 0) + 1
-end
-
-function ends.succeed(id, key, result, kept)
+local function succeed(key, result, kept)
   if kept == '0' then
     redis.call('DEL', key)
   else
@@ -49,71 +43,81 @@ function ends.succeed(id, key, result, kept)
     redis.call('PEXPIRE', key, kept)
   end
   succeeded = succeeded + 1
-  return nil
 end
 
-function ends.retry(id, key, failure, delay)
-  local due = now + tonumber(delay)
-  local fault = place(scheduled_key, due, id)
-  if fault then return fault end
-  redis.call('HSET', key, 'state', 'scheduled', 'error', failure, 'due_at', due, 'errors', errors_of(key))
-  announce(id, due)
-  tally('retried')
-  return nil
-end
+-- The other ends, by outcome, made only for those who need them: functions cost more than a settle's commands.
+-- Each returns nil, or the error of a place with a wrong type: then nothing changed.
+local function other_ends()
+  local ends = {}
 
-function ends.bury(id, key, failure)
-  local fault = place(dead_key, now, id)
-  if fault then return fault end
-  redis.call('HSET', key, 'state', 'dead', 'error', failure, 'dead_at', now, 'errors', errors_of(key))
-  tally('dead')
-  return nil
-end
-
-function ends.defer(id, key, failure, patience)
-  local since = tonumber(redis.call('HGET', key, 'deferred_since')) or now
-  if now - since >= tonumber(patience) then return ends.bury(id, key, failure) end
-  local fault = place(scheduled_key, now + defer_ms, id)
-  if fault then return fault end
-  redis.call('HSET', key, 'state', 'scheduled', 'due_at', now + defer_ms, 'deferred_since', since)
-  announce(id, now + defer_ms)
-  tally('deferred')
-  return nil
-end
-
--- Charges a crash: dead at the limit, else ready again at the consuming end.
-function ends.crash(id, key, cause, limit)
-  local job = redis.call('HMGET', key, 'queue', 'level', 'crashes')
-  local crashes = (tonumber(job[3]) or 0) + 1
-  if not job[1] or not job[2] then
-    bury_unreadable(id, now)
-  elseif crashes >= tonumber(limit) then
-    local fault = place(dead_key, now, id)
+  function ends.retry(id, key, failure, delay)
+    local due = now + tonumber(delay)
+    local fault = place(scheduled_key, due, id)
     if fault then return fault end
-    redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'crashes', crashes, 'crash', cause,
-      'reason', 'crash limit: its process died ' .. crashes .. ' times while running it')
-    tally('dead')
-  else
-    local fault = deliver(id, job[1], job[2], true)
-    if fault then return fault end
-    redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
-  end
-  tally('crashed')
-  return nil
-end
-
--- No new token is needed: until the next claim the state refuses a late settle, then its token does.
-function ends.release(id, key)
-  local job = redis.call('HMGET', key, 'queue', 'level')
-  if not job[1] or not job[2] then
-    bury_unreadable(id, now)
+    local errors = (tonumber(redis.call('HGET', key, 'errors')) or 0) + 1
+    redis.call('HSET', key, 'state', 'scheduled', 'error', failure, 'due_at', due, 'errors', errors)
+    announce(id, due)
+    tally('retried')
     return nil
   end
-  local fault = deliver(id, job[1], job[2], true)
-  if fault then return fault end
-  redis.call('HSET', key, 'state', 'ready')
-  return nil
+
+  function ends.bury(id, key, failure)
+    local fault = place(dead_key, now, id)
+    if fault then return fault end
+    local errors = (tonumber(redis.call('HGET', key, 'errors')) or 0) + 1
+    redis.call('HSET', key, 'state', 'dead', 'error', failure, 'dead_at', now, 'errors', errors)
+    tally('dead')
+    return nil
+  end
+
+  function ends.defer(id, key, failure, patience)
+    local since = tonumber(redis.call('HGET', key, 'deferred_since')) or now
+    if now - since >= tonumber(patience) then return ends.bury(id, key, failure) end
+    local fault = place(scheduled_key, now + defer_ms, id)
+    if fault then return fault end
+    redis.call('HSET', key, 'state', 'scheduled', 'due_at', now + defer_ms, 'deferred_since', since)
+    announce(id, now + defer_ms)
+    tally('deferred')
+    return nil
+  end
+
+  -- Charges a crash: dead at the limit, else ready again at the consuming end.
+  function ends.crash(id, key, cause, limit)
+    local job = redis.call('HMGET', key, 'queue', 'level', 'crashes')
+    local crashes = (tonumber(job[3]) or 0) + 1
+    if not job[1] or not job[2] then
+      bury_unreadable(id, now)
+    elseif crashes >= tonumber(limit) then
+      local fault = place(dead_key, now, id)
+      if fault then return fault end
+      redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'crashes', crashes, 'crash', cause,
+        'reason', 'crash limit: its process died ' .. crashes .. ' times while running it')
+      tally('dead')
+    else
+      local fault = deliver(id, job[1], job[2], true)
+      if fault then return fault end
+      redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
+    end
+    tally('crashed')
+    return nil
+  end
+
+  -- No new token is needed: until the next claim the state refuses a late settle, then its token does.
+  function ends.release(id, key)
+    local job = redis.call('HMGET', key, 'queue', 'level')
+    if not job[1] or not job[2] then
+      bury_unreadable(id, now)
+      return nil
+    end
+    local fault = deliver(id, job[1], job[2], true)
+    if fault then return fault end
+    redis.call('HSET', key, 'state', 'ready')
+    return nil
+  end
+
+  return ends
 end
+local ends
 
 -- The verdict on an attempt that is over: 'repeated' if it was this very settle that ended it.
 local function look_back(key, state, outcome, payload)
@@ -130,6 +134,11 @@ local function settle(id, token, outcome, payload, number)
     return 'stale'
   end
   if job[1] ~= 'active' then return look_back(key, job[1], outcome, payload) end
+  if outcome == 'succeed' then
+    succeed(key, payload, number)
+    return 'ok'
+  end
+  ends = ends or other_ends()
   local fault = ends[outcome](id, key, payload, number)
   return fault and 'fault: ' .. fault.err or 'ok'
 end
