@@ -168,7 +168,7 @@ def test_a_message_on_the_channel_is_heard_and_its_end_is_told(private_redis: Lo
             assert client.store.client.publish("news", "x") == 1
             await asyncio.wait_for(heard.get(), 30)
             private_redis.kill()
-            with pytest.raises(RedisUnavailable, match="closed the channel|no channel"):
+            with pytest.raises(RedisUnavailable, match=r"closed the channel|no channel"):
                 await asyncio.wait_for(listening, 30)
 
         play(private_redis.url, scene)
