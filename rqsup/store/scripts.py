@@ -16,7 +16,6 @@ from importlib.resources import files
 from typing import Any, Generic, TypeVar, cast
 
 import hiredis
-
 import msgspec
 
 from rqsup.job import LEVEL_LABELS

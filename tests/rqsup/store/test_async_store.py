@@ -65,7 +65,8 @@ def test_a_server_that_lost_its_scripts_gets_them_again(private_redis: LocalServ
             for _ in range(2):
                 assert (await store.run(call)).moved == 0
                 client.store.client.script_flush()
-            assert [answer.moved for answer in await store.run_many([call, call])] == [0, 0]  # type: ignore[union-attr]
+            again = [answer for answer in await store.run_many([call, call]) if not isinstance(answer, RedisRefused)]
+            assert [answer.moved for answer in again] == [0, 0]
 
         play(private_redis.url, scene)
 
