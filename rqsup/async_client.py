@@ -11,11 +11,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import redis.exceptions
-
 from rqsup.config import load
 from rqsup.envelope import check_name
-from rqsup.errors import EnqueueError, RedisUnavailable, ResultTimeout
+from rqsup.errors import EnqueueError, RedisRefused, ResultTimeout
 from rqsup.job import JobRecord, JobState
 from rqsup.request import (
     RESULT_PAUSE_CAP_S,
@@ -122,10 +120,8 @@ class AsyncClient:
         sending = prepare(request, self.settings)
         try:
             verdict = await self.store.run(sending.call)
-        except RedisUnavailable as fault:
-            if isinstance(fault.__cause__, redis.exceptions.ResponseError):
-                raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
-            raise
+        except RedisRefused as fault:
+            raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
         check_accepted(sending, verdict, self.settings)
         return AsyncJob(sending.job_id, self)
 
