@@ -40,17 +40,16 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 _LEVELS = frozenset(LEVEL_LABELS)
+#: A random hexadecimal digit to one of the four that name the variant in a UUID.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Envelope)
 
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562): sortable by time, made by the client so that a repeat is recognised."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    stamp, noise = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    return f"{stamp[:8]}-{stamp[8:]}-7{noise[:3]}-{_VARIANT[noise[3]]}{noise[4:7]}-{noise[7:19]}"
 
 
 def check_name(kind: str, value: str) -> str:
@@ -80,6 +79,14 @@ def encode(envelope: Envelope, payload_bytes: int) -> bytes:
     check_name("queue name", envelope.queue)
     try:
         Level.parse(envelope.level)
+    except ValueError as fault:
+        raise InvalidJob(f"job for task {envelope.task!r} can't be sent: {fault}") from fault
+    return encode_checked(envelope, payload_bytes)
+
+
+def encode_checked(envelope: Envelope, payload_bytes: int) -> bytes:
+    """As `encode`, for an envelope whose names and level were checked before."""
+    try:
         data = _encoder.encode(envelope)
     except (TypeError, ValueError, RecursionError) as fault:
         raise InvalidJob(f"job for task {envelope.task!r} can't be written as JSON: {fault}") from fault

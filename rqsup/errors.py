@@ -3,11 +3,14 @@
 RqsupError
 ├── ConfigError            the configuration has faults; all of them are listed
 ├── RedisUnavailable       no Redis server could be reached, or it refuses to serve
+├── WrongEventLoop         an AsyncClient was used in another event loop than its own
 ├── ServerUnfit            the Redis server would lose jobs (eviction policy, version)
 ├── EnqueueError           a job was not accepted
 │   ├── InvalidJob         a name, an id or an argument is outside what is allowed
 │   ├── PayloadTooLarge    the encoded job exceeds `limits.payload_bytes`
-│   └── QueueFull          the queue holds `limits.queue_length` jobs
+│   ├── QueueFull          the queue holds `limits.queue_length` jobs
+│   ├── BufferFull         the buffer of a client had no room in time
+│   └── JobsRefused        jobs of a buffer are not accepted; `refused` tells which and why
 ├── JobNotFound            no job has this id (never accepted, or kept no longer)
 ├── JobNotCancellable      the job has started or ended
 ├── JobFailed              `Job.result()`: the job is dead or was cancelled
@@ -34,6 +37,10 @@ CpuLimit (BaseException)   raised inside a job that used up its processor time
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rqsup.request import Request
 
 
 class RqsupError(Exception):
@@ -54,6 +61,10 @@ class RedisUnavailable(RqsupError):
     """No Redis server could be reached, or the one reached refuses to serve."""
 
 
+class WrongEventLoop(RqsupError):
+    """An AsyncClient belongs to the event loop in which it was used first, until it is closed."""
+
+
 class ServerUnfit(RqsupError):
     """The Redis server would lose jobs: it evicts keys, or is too old."""
 
@@ -72,6 +83,31 @@ class PayloadTooLarge(EnqueueError):
 
 class QueueFull(EnqueueError):
     """The queue already holds `limits.queue_length` jobs; try again later."""
+
+
+class BufferFull(EnqueueError):
+    """The buffer had no room in time; the job was not taken."""
+
+
+class Refusal(NamedTuple):
+    """One job that was in a buffer and is not accepted, and why."""
+
+    job_id: str
+    #: What was asked for, with the id that the job had: sending it is safe, whatever became of it.
+    request: Request
+    fault: RqsupError
+
+
+class JobsRefused(EnqueueError):
+    """Jobs of a buffer are not accepted; `refused` has each once, with its request and its fault."""
+
+    def __init__(self, refused: Sequence[Refusal]) -> None:
+        self.refused = tuple(refused)
+        first = self.refused[0]
+        super().__init__(
+            f"{len(self.refused)} job(s) of the buffer are not accepted, the first is {first.job_id}: {first.fault}; "
+            "send those of `refused` again when the cause is gone"
+        )
 
 
 class JobNotFound(RqsupError):

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
@@ -17,6 +16,8 @@ from redis.retry import Retry
 from rqsup.errors import RedisUnavailable, ServerUnfit
 from rqsup.redact import redact_url
 from rqsup.settings import RedisSettings
+from rqsup.store.address import read_password
+from rqsup.store.replies import is_login_refused
 from rqsup.store.scripts import FLAGS_SINCE, Call
 
 if TYPE_CHECKING:
@@ -73,22 +74,6 @@ def _introduction() -> dict[str, Any]:
     except ImportError:  # redis-py before 7.2, which has no such option
         return {}
     return {"driver_info": DriverInfo()}
-
-
-def read_password(settings: RedisSettings) -> str | None:
-    """The password from `password_file`, or None when there is none.
-
-    Raises:
-        RedisUnavailable: the file cannot be read.
-    """
-    if not settings.password_file:
-        return None
-    try:
-        return Path(settings.password_file).read_text(encoding="utf-8").strip()
-    except OSError as fault:
-        raise RedisUnavailable(
-            f"redis.password_file {settings.password_file} cannot be read ({fault.strerror}): give this user the right to"
-        ) from fault
 
 
 def connect(settings: RedisSettings) -> redis.Redis:
@@ -169,10 +154,18 @@ def words(fault: BaseException) -> str:
 
 def no_answer(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
     """The error for one command that Redis did not answer."""
-    if isinstance(fault, redis.exceptions.AuthenticationError):
+    if isinstance(fault, redis.exceptions.AuthenticationError) or is_login_refused(fault):
         return login_refused(settings, fault)
     return RedisUnavailable(
         f"Redis at {redact_url(settings.url)} does not answer ({words(fault)}): start it, or set redis.url"
+    )
+
+
+def fate_unknown(settings: RedisSettings, fault: RedisUnavailable) -> RedisUnavailable:
+    """The error for a client's call without an answer: it may have been carried out."""
+    return RedisUnavailable(
+        f"{no_answer(settings, fault.__cause__ or fault)}. If this was an enqueue, its fate is unknown: "
+        "the same job_id again makes no second job"
     )
 
 

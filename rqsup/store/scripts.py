@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
+
+import hiredis
 
 from rqsup.job import LEVEL_LABELS
 
@@ -76,6 +78,11 @@ class Call(Generic[T]):
     def command(self, *, flags: bool) -> tuple[Argument, ...]:
         """The Redis command to send."""
         return ("EVALSHA", self.script.variant(flags=flags)[0], 1, self.root, *self.arguments)
+
+    def packed(self, *, flags: bool) -> bytes:
+        """The command as it goes over the wire."""
+        packed: bytes = hiredis.pack_command(cast(Any, self.command(flags=flags)))
+        return packed
 
 
 @dataclass(frozen=True, slots=True)

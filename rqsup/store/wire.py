@@ -6,6 +6,7 @@ a worker more than all of rqsup. Answers come in the order of the calls. Not saf
 
 from __future__ import annotations
 
+import select
 import selectors
 import ssl
 import time
@@ -41,7 +42,8 @@ class Wire:
         self._socket: Any = None
         self._reader = hiredis.Reader()
         self._expected: deque[Call[Any]] = deque()
-        self._flags = True
+        #: Whether the server knows script flags; known when connected.
+        self.flags = True
 
     def connect(self) -> None:
         """Open the connection anew and load the scripts. Calls that were under way are forgotten.
@@ -87,7 +89,7 @@ class Wire:
 
     def send(self, *calls: Call[Any]) -> None:
         """Send calls without waiting; their answers are read by `receive`, in this order."""
-        self._write(*(call.command(flags=self._flags) for call in calls))
+        self._write(*(call.command(flags=self.flags) for call in calls))
         self._expected.extend(calls)
 
     def receive(self) -> Any:
@@ -109,6 +111,38 @@ class Wire:
         self._write(arguments)
         return self._reply(self._settings.socket_timeout)
 
+    def write(self, data: bytes) -> None:
+        """Send packed commands without waiting; each has one answer to be read by `answer`."""
+        if self._socket is None:
+            raise RedisUnavailable("not connected to Redis")
+        try:
+            self._socket.sendall(data)
+        except UNAVAILABLE as fault:
+            raise RedisUnavailable(f"Redis went away: {fault}") from fault
+
+    def answer(self) -> Any:
+        """The next answer to what `write` sent; one that is an error is returned, not raised.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        reply = self._reader.gets()
+        return self._read_until_reply(self._settings.socket_timeout) if reply is False else reply
+
+    @property
+    def connected(self) -> bool:
+        """True from `connect` until `close`; the other end may have closed it meanwhile."""
+        return self._socket is not None
+
+    @property
+    def is_open(self) -> bool:
+        """True when nothing has closed the connection, nor sent what nobody asked for: the other end is there."""
+        if self._socket is None:
+            return False
+        look = select.poll()
+        look.register(self._socket, select.POLLIN)
+        return not look.poll(0)
+
     def move_blocking(self, source: str, target: str, timeout_s: float, wakeup: Any) -> bool | None:
         """`BLMOVE source target RIGHT LEFT`: wait for an id, until the time is up or `wakeup` is readable.
 
@@ -129,24 +163,20 @@ class Wire:
         return self._reply(self._settings.socket_timeout) is not None
 
     def _introduce(self) -> None:
-        """Name the connection, learn the server's version, and load the scripts, in one round trip."""
-        self._write(("CLIENT", "SETNAME", self._name), ("INFO", "server"))
-        self._reply(self._settings.socket_timeout)
+        """Name the connection, if it has one, learn the server's version, and load the scripts."""
+        self._write(*((("CLIENT", "SETNAME", self._name),) if self._name else ()), ("INFO", "server"))
+        if self._name:
+            self._reply(self._settings.socket_timeout)
         info = bytes(self._reply(self._settings.socket_timeout)).decode()
         version = next(line.partition(":")[2] for line in info.splitlines() if line.startswith("redis_version:"))
-        self._flags = parse_version(version) >= FLAGS_SINCE
-        sources = [script(name).variant(flags=self._flags)[1] for name in self._scripts]
+        self.flags = parse_version(version) >= FLAGS_SINCE
+        sources = [script(name).variant(flags=self.flags)[1] for name in self._scripts]
         self._write(*(("SCRIPT", "LOAD", source) for source in sources))
         for _ in sources:
             self._reply(self._settings.socket_timeout)
 
     def _write(self, *commands: tuple[Argument, ...]) -> None:
-        if self._socket is None:
-            raise RedisUnavailable("not connected to Redis")
-        try:
-            self._socket.sendall(b"".join(hiredis.pack_command(cast(Any, command)) for command in commands))
-        except UNAVAILABLE as fault:
-            raise RedisUnavailable(f"Redis went away: {fault}") from fault
+        self.write(b"".join(hiredis.pack_command(cast(Any, command)) for command in commands))
 
     def _reply(self, timeout_s: float) -> Any:
         reply = self._reader.gets()
