@@ -35,8 +35,8 @@ class Route:
     task: str
     queue: str
     level: str
-    #: Queue and level as arguments of the script, and the beginning of the next one, the envelope.
-    packed: bytes
+    #: The script's arguments, with blanks for id, envelope and what follows. Names have no % in them.
+    form: bytes
 
 
 class Sending:
@@ -90,7 +90,7 @@ class Packer:
         self._payload_bytes = settings.limits.payload_bytes
         self._most = most
         self._limits = _arguments(most, ",".join(LEVEL_LABELS))
-        self._now = b"\r\n" + _arguments(0, 0) + self._limits
+        self._now = _arguments(0, 0) + self._limits
         self._routes: dict[Any, Route] = {}
 
     def prepare(self, request: Request) -> Sending:
@@ -113,9 +113,9 @@ class Packer:
         )
         data = encode_checked(envelope, self._payload_bytes)
         at_once = request.due_at is None and request.delay_s == 0
-        end = self._now if at_once else b"\r\n" + _arguments(_due_ms(request), _delay_ms(request)) + self._limits
-        rest = b"".join((_argument(job_id), route.packed, b"%d\r\n" % len(data), data, end))
-        return Sending(self, request, job_id, rest)
+        end = self._now if at_once else _arguments(_due_ms(request), _delay_ms(request)) + self._limits
+        name = job_id.encode()
+        return Sending(self, request, job_id, route.form % (len(name), name, len(data), data, end))
 
     def full(self, request: Request) -> QueueFull:
         """The error for a job that its queue has no room for."""
@@ -174,16 +174,12 @@ def make_route(task: str, queue: str, priority: str | int | Level) -> Route:
         raise InvalidJob(str(fault)) from fault
     check_name("task name", task)
     check_name("queue name", queue)
-    return Route(task, queue, level, _arguments(queue, level) + b"$")
+    return Route(task, queue, level, b"$%d\r\n%b\r\n" + _arguments(queue, level) + b"$%d\r\n%b\r\n%b")
 
 
 def _head(sha: str, root: str) -> bytes:
     # Four words, the script's eight arguments after them.
     return b"*12\r\n" + _arguments("EVALSHA", sha, 1, root)
-
-
-def _argument(text: str) -> bytes:
-    return f"${len(text)}\r\n{text}\r\n".encode()  # names are ASCII
 
 
 def _arguments(*values: str | int) -> bytes:
