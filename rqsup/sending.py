@@ -6,6 +6,7 @@ them by hand takes a quarter of the time.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -169,7 +170,8 @@ def make_route(task: str, queue: str, priority: str | int | Level) -> Route:
         InvalidJob: a name is not allowed, or the level is unknown.
     """
     try:
-        level = Level.parse(priority).label
+        # The very object that is the envelope's default: only then is it left out of the JSON.
+        level = sys.intern(Level.parse(priority).label)
     except ValueError as fault:
         raise InvalidJob(str(fault)) from fault
     check_name("task name", task)
