@@ -48,6 +48,7 @@ class Pipe(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = loop.create_future()
+        self._drained: asyncio.Future[None] | None = None
         self.fault: str | None = None
 
     async def room(self, count: int) -> None:
@@ -81,9 +82,10 @@ class Pipe(asyncio.Protocol):
         return expected.future
 
     async def close(self) -> None:
-        """Wait for the answers that are due, then close the connection."""
-        while self._expected and self.fault is None:
-            await asyncio.wait([self._expected[-1].future])
+        """Let those who wait for room in, wait for all answers that are due, then close the connection."""
+        if self.fault is None and self._is_busy():
+            self._drained = self._loop.create_future()
+            await self._drained
         self.fail("the client was closed")
         await self._lost
 
@@ -105,6 +107,7 @@ class Pipe(asyncio.Protocol):
             admitted, _ = self._row.popleft()
             if not admitted.done():
                 admitted.set_result(None)
+        self._tell_drained()
 
     # What the loop calls.
 
@@ -180,3 +183,12 @@ class Pipe(asyncio.Protocol):
                 self._under_way += count
                 admitted.set_result(None)
                 let_in += 1  # the others' turn comes when these have posted
+        if not self._is_busy():
+            self._tell_drained()
+
+    def _is_busy(self) -> bool:
+        return self._under_way > 0 or bool(self._row)
+
+    def _tell_drained(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
