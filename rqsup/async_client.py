@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Iterable
@@ -18,6 +19,8 @@ from rqsup.envelope import check_name
 from rqsup.errors import RedisUnavailable, ResultTimeout
 from rqsup.job import JobRecord, JobState
 from rqsup.request import (
+    CALL_JOBS,
+    CHUNK,
     RESULT_PAUSE_CAP_S,
     RESULT_PAUSE_S,
     Request,
@@ -29,7 +32,7 @@ from rqsup.request import (
     pairs,
     result_of,
 )
-from rqsup.sending import Packer, Sending, chunks
+from rqsup.sending import Batch, Packer
 from rqsup.settings import Settings
 from rqsup.store.async_wire import AsyncWire
 from rqsup.store.connection import check_server, connect_pauses, fate_unknown, never_answered
@@ -81,7 +84,7 @@ class AsyncClient:
         self.settings = settings = choose(settings, url, namespace)
         self.keys = Keys(settings.namespace)
         self._packer = Packer(settings)
-        self._wire = AsyncWire(settings.redis, scripts=("enqueue",))
+        self._wire = AsyncWire(settings.redis, scripts=("enqueue", "enqueue_many"))
 
     @classmethod
     def from_config(cls, path: str | None = None) -> AsyncClient:
@@ -146,7 +149,11 @@ class AsyncClient:
 
     async def enqueue_many(self, requests: Iterable[Request]) -> list[AsyncJob]:
         """Send many jobs, `request.CHUNK` per round trip; see `Client.enqueue_many`."""
-        return [job for chunk in chunks(map(self._packer.prepare, requests)) for job in await self._send_chunk(chunk)]
+        batches = self._packer.batches(map(self._packer.prepare, requests))
+        jobs: list[AsyncJob] = []
+        while chunk := list(itertools.islice(batches, CHUNK // CALL_JOBS)):
+            jobs += await self._send_chunk(chunk)
+        return jobs
 
     async def get(self, job_id: str) -> AsyncJob:
         """The job with this id; see `Client.get`."""
@@ -173,14 +180,15 @@ class AsyncClient:
         call = cancel_call(job_id, self.settings)
         check_cancelled(job_id, call.decode(await self._answer(self._wire.run(call))), self.settings)
 
-    async def _send_chunk(self, chunk: list[Sending]) -> list[AsyncJob]:
+    async def _send_chunk(self, chunk: list[Batch]) -> list[AsyncJob]:
         try:
-            verdicts = await self._wire.run_many(chunk)
+            answers = await self._wire.run_many(chunk)
         except RedisUnavailable as fault:
             raise fate_unknown(self.settings.redis, fault) from fault
-        for sending, verdict in zip(chunk, verdicts, strict=True):
+        verdicts = [one for batch, answer in zip(chunk, answers, strict=True) for one in batch.verdicts(answer)]
+        for sending, verdict in verdicts:
             sending.check_accepted(verdict)
-        return [AsyncJob(sending.job_id, self) for sending in chunk]
+        return [AsyncJob(sending.job_id, self) for sending, _ in verdicts]
 
     async def _answer(self, asked: Awaitable[Any]) -> Any:
         try:

@@ -17,6 +17,7 @@ from rqsup.envelope import check_name
 from rqsup.errors import RedisUnavailable, ResultTimeout
 from rqsup.job import Job, JobRecord
 from rqsup.request import (
+    CALL_JOBS,
     CHUNK,
     CHUNK_BYTES,
     RESULT_PAUSE_CAP_S,
@@ -186,9 +187,10 @@ class Client:
             RedisUnavailable: each may or may not have been accepted.
         """
         try:
-            return self._lines.run_many(sendings, CHUNK, CHUNK_BYTES)
+            answers = self._lines.run_many(self._packer.batches(sendings), CHUNK // CALL_JOBS, CHUNK_BYTES)
         except RedisUnavailable as fault:
             raise fate_unknown(self.settings.redis, fault) from fault
+        return [verdict for batch, answer in answers for verdict in batch.verdicts(answer)]
 
     def _ask(self, call: scripts.Call[str]) -> str:
         return call.decode(self._answer(lambda: self._lines.run(call)))

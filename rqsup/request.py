@@ -23,6 +23,8 @@ from rqsup.task import Task
 RESULT_PAUSE_S, RESULT_PAUSE_CAP_S = 0.002, 0.1
 #: Most jobs, and bytes after which no more are added, that `enqueue_many` sends in one round trip.
 CHUNK, CHUNK_BYTES = 500, 1 << 20
+#: Jobs in one call of the script: half a millisecond of the server's time.
+CALL_JOBS = 100
 
 
 class Request(msgspec.Struct, frozen=True):

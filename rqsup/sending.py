@@ -16,7 +16,7 @@ import hiredis
 from rqsup.envelope import Envelope, check_name, encode_checked, new_id
 from rqsup.errors import EnqueueError, InvalidJob, QueueFull, RedisUnavailable
 from rqsup.job import LEVEL_LABELS, Level
-from rqsup.request import CHUNK, CHUNK_BYTES, Request
+from rqsup.request import CALL_JOBS, CHUNK_BYTES, Request
 from rqsup.settings import Settings
 from rqsup.store.keys import Keys
 from rqsup.store.replies import is_not_ready
@@ -43,11 +43,12 @@ class Route:
 class Sending:
     """One job ready to be sent, and the id that it will have."""
 
-    __slots__ = ("_packer", "_rest", "job_id", "request")
+    __slots__ = ("_packer", "arguments", "job_id", "request")
 
-    def __init__(self, packer: Packer, request: Request, job_id: str, rest: bytes) -> None:
+    def __init__(self, packer: Packer, request: Request, job_id: str, arguments: bytes) -> None:
         self._packer = packer
-        self._rest = rest
+        #: The six arguments of the script that are its own, packed.
+        self.arguments = arguments
         self.request = request
         self.job_id = job_id
 
@@ -59,11 +60,11 @@ class Sending:
     @property
     def size(self) -> int:
         """Bytes that it holds in memory, but for a small constant."""
-        return len(self._rest)
+        return len(self.arguments)
 
     def packed(self, *, flags: bool) -> bytes:
         """The command as it goes over the wire."""
-        return self._packer.heads[flags] + self._rest
+        return self._packer.heads[flags] + self.arguments + self._packer.limits
 
     def check_accepted(self, verdict: Any) -> None:
         """Read the script's answer.
@@ -72,11 +73,44 @@ class Sending:
             QueueFull, EnqueueError: the job was not accepted.
             RedisUnavailable: the server accepts none for now.
         """
+        if verdict == b"ready":
+            return
         if verdict == b"full":
             raise self._packer.full(self.request)
+        if isinstance(verdict, bytes) and verdict.startswith(b"fault: "):
+            raise EnqueueError(
+                f"Redis refused the job, a key that has to hold it is not rqsup's: {verdict.decode(errors='replace')}"
+            )
         if isinstance(verdict, hiredis.ReplyError):
             refused = RedisUnavailable if is_not_ready(verdict) else EnqueueError
             raise refused(f"Redis refused the job: {verdict}") from verdict
+
+
+class Batch:
+    """Jobs that one call of a script accepts, a word for each in its answer."""
+
+    __slots__ = ("_packer", "sendings")
+
+    def __init__(self, packer: Packer, sendings: list[Sending]) -> None:
+        self._packer = packer
+        self.sendings = sendings
+
+    @property
+    def script(self) -> Script:
+        """The script that accepts them."""
+        return self._packer.script_for_many
+
+    def packed(self, *, flags: bool) -> bytes:
+        """The command as it goes over the wire."""
+        count = b"*%d\r\n" % (6 + 6 * len(self.sendings))
+        jobs = [sending.arguments for sending in self.sendings]
+        return b"".join((count, self._packer.heads_for_many[flags], self._packer.limits, *jobs))
+
+    def verdicts(self, answer: Any) -> list[tuple[Sending, Any]]:
+        """Each job with what the answer says of it; an error is each one's."""
+        if isinstance(answer, hiredis.ReplyError):
+            return [(sending, answer) for sending in self.sendings]
+        return list(zip(self.sendings, answer, strict=True))
 
 
 class Packer:
@@ -85,13 +119,15 @@ class Packer:
     def __init__(self, settings: Settings) -> None:
         root = Keys(settings.namespace).root
         most = settings.limits.queue_length
-        self.script = script("enqueue")
+        self.script, self.script_for_many = script("enqueue"), script("enqueue_many")
         #: What every command starts with, by whether the server knows script flags.
-        self.heads = {flags: _head(self.script.variant(flags=flags)[0], root) for flags in (False, True)}
+        self.heads = {flags: b"*12\r\n" + _head(self.script, root, flags=flags) for flags in (False, True)}
+        self.heads_for_many = {flags: _head(self.script_for_many, root, flags=flags) for flags in (False, True)}
         self._payload_bytes = settings.limits.payload_bytes
         self._most = most
-        self._limits = _arguments(most, ",".join(LEVEL_LABELS))
-        self._now = _arguments(0, 0) + self._limits
+        #: What both scripts are told of the queues' lengths.
+        self.limits = _arguments(most, ",".join(LEVEL_LABELS))
+        self._now = _arguments(0, 0)
         self._routes: dict[Any, Route] = {}
 
     def prepare(self, request: Request) -> Sending:
@@ -114,9 +150,22 @@ class Packer:
         )
         data = encode_checked(envelope, self._payload_bytes)
         at_once = request.due_at is None and request.delay_s == 0
-        end = self._now if at_once else _arguments(_due_ms(request), _delay_ms(request)) + self._limits
+        end = self._now if at_once else _arguments(_due_ms(request), _delay_ms(request))
         name = job_id.encode()
         return Sending(self, request, job_id, route.form % (len(name), name, len(data), data, end))
+
+    def batches(self, sendings: Iterable[Sending]) -> Iterator[Batch]:
+        """So many jobs together as one call accepts; streams the iterable."""
+        batch: list[Sending] = []
+        size = 0
+        for sending in sendings:
+            batch.append(sending)
+            size += len(sending.arguments)
+            if len(batch) == CALL_JOBS or size >= CHUNK_BYTES:
+                yield Batch(self, batch)
+                batch, size = [], 0
+        if batch:
+            yield Batch(self, batch)
 
     def full(self, request: Request) -> QueueFull:
         """The error for a job that its queue has no room for."""
@@ -149,20 +198,6 @@ class Packer:
         return route
 
 
-def chunks(sendings: Iterable[Sending]) -> Iterator[list[Sending]]:
-    """So many at a time as go in one round trip; streams the iterable."""
-    chunk: list[Sending] = []
-    size = 0
-    for sending in sendings:
-        chunk.append(sending)
-        size += sending.size
-        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
 def make_route(task: str, queue: str, priority: str | int | Level) -> Route:
     """Check where jobs are to go.
 
@@ -179,9 +214,8 @@ def make_route(task: str, queue: str, priority: str | int | Level) -> Route:
     return Route(task, queue, level, b"$%d\r\n%b\r\n" + _arguments(queue, level) + b"$%d\r\n%b\r\n%b")
 
 
-def _head(sha: str, root: str) -> bytes:
-    # Four words, the script's eight arguments after them.
-    return b"*12\r\n" + _arguments("EVALSHA", sha, 1, root)
+def _head(script: Script, root: str, *, flags: bool) -> bytes:
+    return _arguments("EVALSHA", script.variant(flags=flags)[0], 1, root)
 
 
 def _arguments(*values: str | int) -> bytes:

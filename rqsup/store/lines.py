@@ -23,8 +23,6 @@ from rqsup.store.scripts import Argument
 from rqsup.store.sendable import Sendable
 from rqsup.store.wire import Wire
 
-#: Calls written at once by `run_many`, while the next are made: the server works meanwhile.
-PIECE = 50
 #: Seconds without use after which a connection is looked at before it is used: the server may have closed it.
 FRESH_S = 0.01
 #: When a connection was used last that is not open.
@@ -150,21 +148,16 @@ class Lines:
 
     @staticmethod
     def _pour(wire: Wire, first: C, calls: Iterable[C], most: int, most_bytes: int) -> list[C]:
-        """Write calls in pieces; returns those written."""
+        """Write calls as they are made: the server works on one while the next is made. Returns those written."""
         sent: list[C] = []
-        piece: list[bytes] = []
         size = 0
         for call in chain((first,), calls):
             data = call.packed(flags=wire.flags)
+            wire.write(data)
             sent.append(call)
-            piece.append(data)
             size += len(data)
-            if len(piece) == PIECE:
-                wire.write(b"".join(piece))
-                piece.clear()
             if len(sent) >= most or size >= most_bytes:
                 break
-        wire.write(b"".join(piece))
         return sent
 
     @staticmethod

@@ -15,7 +15,7 @@ from rqsup import Request, Task, errors
 from rqsup.envelope import DRAWN, Envelope, encode, new_id
 from rqsup.limits import Limits
 from rqsup.retry import Backoff
-from rqsup.sending import MOST_ROUTES, Packer, chunks
+from rqsup.sending import MOST_ROUTES, Packer
 from rqsup.settings import LimitSettings, Settings
 from rqsup.store import scripts
 
@@ -80,12 +80,41 @@ def test_routes_are_remembered_in_bounded_number() -> None:
     assert len(packer._routes) <= MOST_ROUTES
 
 
-def test_chunks_end_at_their_jobs_or_their_bytes() -> None:
+def test_batches_end_at_their_jobs_or_their_bytes() -> None:
+    def sizes(count: int, *arguments: Any) -> list[int]:
+        sendings = (packer.prepare(Request("t", arguments)) for _ in range(count))
+        return [len(batch.sendings) for batch in packer.batches(sendings)]
+
     packer = Packer(SETTINGS)
 
-    assert [len(chunk) for chunk in chunks(packer.prepare(Request("t")) for _ in range(1_100))] == [500, 500, 100]
-    large = [len(chunk) for chunk in chunks(packer.prepare(Request("t", ("x" * 400_000,))) for _ in range(7))]
-    assert large == [3, 3, 1]
+    assert sizes(0) == []
+    assert sizes(250) == [100, 100, 50]
+    assert sizes(7, "x" * 400_000) == [3, 3, 1]
+
+
+@pytest.mark.parametrize("flags", [True, False])
+def test_a_batchs_bytes_are_those_of_its_script(*, flags: bool) -> None:
+    packer = Packer(SETTINGS)
+    requests = [Request("t", (1,)), Request(SEND, priority="high", delay_s=1), Request("t", ("é",), job_id="j")]
+    (batch,) = packer.batches(packer.prepare(request) for request in requests)
+
+    calls = [
+        scripts.enqueue(
+            "rqsup:{shop}:", job_id=sending.job_id, queue=queue, level=level, delay_ms=delay_ms,
+            envelope=encode(envelope, 1 << 20),
+        )
+        for sending, queue, level, delay_ms, envelope in zip(
+            batch.sendings, ("default", "mail", "default"), ("normal", "high", "normal"), (0, 1_000, 0),
+            (
+                Envelope(id=batch.sendings[0].job_id, task="t", args=[1]),
+                Envelope(id=batch.sendings[1].job_id, task="mail.send", queue="mail", level="high"),
+                Envelope(id="j", task="t", args=["é"]),
+            ),
+            strict=True,
+        )
+    ]  # fmt: skip
+    general = scripts.enqueue_many("rqsup:{shop}:", calls, max_length=7)
+    assert batch.packed(flags=flags) == general.packed(flags=flags)
 
 
 # Ids.
