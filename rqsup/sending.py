@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import hiredis
+import msgspec
 
 from rqsup.envelope import Envelope, check_name, encode_checked, new_id
 from rqsup.errors import EnqueueError, InvalidJob, QueueFull, RedisUnavailable
@@ -40,22 +41,19 @@ class Route:
     form: bytes
 
 
-class Sending:
-    """One job ready to be sent, and the id that it will have."""
+class Sending(msgspec.Struct, eq=False):
+    """One job ready to be sent, and the id that it will have. A struct: quicker to make than a class of Python."""
 
-    __slots__ = ("_packer", "arguments", "job_id", "request")
-
-    def __init__(self, packer: Packer, request: Request, job_id: str, arguments: bytes) -> None:
-        self._packer = packer
-        #: The six arguments of the script that are its own, packed.
-        self.arguments = arguments
-        self.request = request
-        self.job_id = job_id
+    packer: Packer
+    request: Request
+    job_id: str
+    #: The six arguments of the script that are its own, packed.
+    arguments: bytes
 
     @property
     def script(self) -> Script:
         """The script that accepts it."""
-        return self._packer.script
+        return self.packer.script
 
     @property
     def size(self) -> int:
@@ -64,7 +62,7 @@ class Sending:
 
     def packed(self, *, flags: bool) -> bytes:
         """The command as it goes over the wire."""
-        return self._packer.heads[flags] + self.arguments + self._packer.limits
+        return self.packer.heads[flags] + self.arguments + self.packer.limits
 
     def check_accepted(self, verdict: Any) -> None:
         """Read the script's answer.
@@ -76,7 +74,7 @@ class Sending:
         if verdict == b"ready":
             return
         if verdict == b"full":
-            raise self._packer.full(self.request)
+            raise self.packer.full(self.request)
         if isinstance(verdict, bytes) and verdict.startswith(b"fault: "):
             raise EnqueueError(
                 f"Redis refused the job, a key that has to hold it is not rqsup's: {verdict.decode(errors='replace')}"
