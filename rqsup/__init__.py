@@ -12,17 +12,20 @@ from rqsup.task import Task, task
 
 if TYPE_CHECKING:
     from rqsup.async_client import AsyncClient, AsyncJob
+    from rqsup.buffer import Buffer
     from rqsup.client import Client
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncClient", "AsyncJob", "Backoff", "Client", "CpuLimit", "Job", "JobContext", "JobRecord", "JobShutdown", "JobState", "JobTimeout", "Level", "Request", "RqsupError", "Task",
+    "AsyncClient", "AsyncJob", "Backoff", "Buffer", "Client", "CpuLimit", "Job", "JobContext", "JobRecord", "JobShutdown", "JobState", "JobTimeout", "Level", "Request", "RqsupError", "Task",
     "current_job", "task",
 ]  # fmt: skip
 
 #: Where the clients are. They are loaded when they are first asked for: redis-py takes 7 MB, which a master never needs.
-_LATER = {"AsyncClient": "rqsup.async_client", "AsyncJob": "rqsup.async_client", "Client": "rqsup.client"}
+_LATER = {
+    "AsyncClient": "rqsup.async_client", "AsyncJob": "rqsup.async_client", "Buffer": "rqsup.buffer", "Client": "rqsup.client",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

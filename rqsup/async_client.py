@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+import hiredis
+
 from rqsup.config import load
 from rqsup.envelope import check_name
-from rqsup.errors import EnqueueError, RedisRefused, ResultTimeout
+from rqsup.errors import RedisUnavailable, ResultTimeout
 from rqsup.job import JobRecord, JobState
 from rqsup.request import (
+    CALL_JOBS,
+    CHUNK,
     RESULT_PAUSE_CAP_S,
     RESULT_PAUSE_S,
     Request,
-    Sending,
     cancel_call,
-    check_accepted,
-    check_all_accepted,
     check_cancelled,
     choose,
-    chunks,
     found,
     has_result,
-    prepare,
+    pairs,
     result_of,
-    together,
-)  # fmt: skip
+)
+from rqsup.sending import Batch, Packer
 from rqsup.settings import Settings
-from rqsup.store.async_store import AsyncStore
+from rqsup.store.async_wire import AsyncWire
+from rqsup.store.connection import fate_unknown
 from rqsup.store.keys import Keys
+from rqsup.store.reach import check_server, connect_pauses, never_answered
+from rqsup.store.replies import is_login_refused, read_info, root_cause
 from rqsup.task import Task
 
 _log = logging.getLogger("rqsup.client")
@@ -68,14 +72,20 @@ class AsyncJob:
 
 
 class AsyncClient:
-    """Sends jobs and reads their states, in one event loop; see `Client` for each method."""
+    """Sends jobs and reads their states, in one event loop; see `Client` for each method.
+
+    All tasks share one connection: their calls are sent without waiting for each other's answers, those
+    of one turn of the loop in one write. Call `enqueue` from many tasks at once; a cancelled one disturbs
+    none of the others, but its job may have been accepted.
+    """
 
     def __init__(
         self, url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
     ) -> None:
         self.settings = settings = choose(settings, url, namespace)
         self.keys = Keys(settings.namespace)
-        self.store = AsyncStore(settings.redis)
+        self._packer = Packer(settings)
+        self._wire = AsyncWire(settings.redis, scripts=("enqueue", "enqueue_many"))
 
     @classmethod
     def from_config(cls, path: str | None = None) -> AsyncClient:
@@ -88,12 +98,25 @@ class AsyncClient:
 
     async def connect(self) -> AsyncClient:
         """Wait until Redis answers and check that it is fit to keep jobs; see `Client.connect`."""
-        await self.store.await_server(lambda fault, _: _log.warning("%s", fault))
-        return self
+        settings = self.settings.redis
+        for attempt, pause_s in connect_pauses(settings.connect_tries):
+            try:
+                check_server(read_info(await self._answer(self._wire.command("INFO"))))
+            except RedisUnavailable as fault:
+                cause = root_cause(fault)
+                if is_login_refused(cause):
+                    raise
+                if pause_s is None:
+                    raise never_answered(settings, cause) from fault
+                _log.warning("%s; try %d of %d, next in %g s", fault, attempt, settings.connect_tries, pause_s)
+                await asyncio.sleep(pause_s)
+            else:
+                return self
+        raise AssertionError("unreachable: the last try returns or raises")
 
     async def close(self) -> None:
         """Close all connections."""
-        await self.store.close()
+        await self._wire.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,17 +140,21 @@ class AsyncClient:
 
     async def send(self, request: Request) -> AsyncJob:
         """Send one job with its options."""
-        sending = prepare(request, self.settings)
+        sending = self._packer.prepare(request)
         try:
-            verdict = await self.store.run(sending.call)
-        except RedisRefused as fault:
-            raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
-        check_accepted(sending, verdict, self.settings)
+            verdict = await self._wire.run(sending)
+        except RedisUnavailable as fault:
+            raise fate_unknown(self.settings.redis, fault) from fault
+        sending.check_accepted(verdict)
         return AsyncJob(sending.job_id, self)
 
     async def enqueue_many(self, requests: Iterable[Request]) -> list[AsyncJob]:
         """Send many jobs, `request.CHUNK` per round trip; see `Client.enqueue_many`."""
-        return [job for chunk in chunks(requests, self.settings) for job in await self._send_chunk(chunk)]
+        batches = self._packer.batches(map(self._packer.prepare, requests))
+        jobs: list[AsyncJob] = []
+        while chunk := list(itertools.islice(batches, CHUNK // CALL_JOBS)):
+            jobs += await self._send_chunk(chunk)
+        return jobs
 
     async def get(self, job_id: str) -> AsyncJob:
         """The job with this id; see `Client.get`."""
@@ -136,7 +163,7 @@ class AsyncClient:
     async def record(self, job_id: str) -> JobRecord:
         """What Redis holds of a job now; see `Client.record`."""
         key = self.keys.job(check_name("job id", job_id))
-        return found(job_id, await self.store.hash(key), self.settings)
+        return found(job_id, pairs(await self._answer(self._wire.command("HGETALL", key))), self.settings)
 
     async def result(self, job_id: str, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as Client.result
         """Wait for a job's end; see `Job.result`."""
@@ -151,9 +178,24 @@ class AsyncClient:
 
     async def cancel(self, job_id: str) -> None:
         """Cancel a job that has not started; see `Job.cancel`."""
-        check_cancelled(job_id, await self.store.run(cancel_call(job_id, self.settings)), self.settings)
+        call = cancel_call(job_id, self.settings)
+        check_cancelled(job_id, call.decode(await self._answer(self._wire.run(call))), self.settings)
 
-    async def _send_chunk(self, chunk: list[Sending]) -> list[AsyncJob]:
-        answers = await self.store.run_many(together(chunk, self.settings))
-        check_all_accepted(chunk, answers, self.settings)
-        return [AsyncJob(sending.job_id, self) for sending in chunk]
+    async def _send_chunk(self, chunk: list[Batch]) -> list[AsyncJob]:
+        try:
+            answers = await self._wire.run_many(chunk)
+        except RedisUnavailable as fault:
+            raise fate_unknown(self.settings.redis, fault) from fault
+        verdicts = [one for batch, answer in zip(chunk, answers, strict=True) for one in batch.verdicts(answer)]
+        for sending, verdict in verdicts:
+            sending.check_accepted(verdict)
+        return [AsyncJob(sending.job_id, self) for sending, _ in verdicts]
+
+    async def _answer(self, asked: Awaitable[Any]) -> Any:
+        try:
+            answer = await asked
+        except RedisUnavailable as fault:
+            raise fate_unknown(self.settings.redis, fault) from fault
+        if isinstance(answer, hiredis.ReplyError):
+            raise RedisUnavailable(f"Redis refuses the command: {answer}") from answer
+        return answer

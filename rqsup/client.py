@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import redis
-import redis.exceptions
+import hiredis
 
+from rqsup.buffer import Buffer
 from rqsup.config import load
 from rqsup.envelope import check_name
-from rqsup.errors import EnqueueError, RedisUnavailable, ResultTimeout
+from rqsup.errors import RedisUnavailable, ResultTimeout
 from rqsup.job import Job, JobRecord
 from rqsup.request import (
+    CALL_JOBS,
+    CHUNK,
+    CHUNK_BYTES,
     RESULT_PAUSE_CAP_S,
     RESULT_PAUSE_S,
     Request,
-    Sending,
     cancel_call,
-    check_accepted,
-    check_all_accepted,
     check_cancelled,
     choose,
-    chunks,
     found,
     has_result,
-    prepare,
+    pairs,
     result_of,
-    together,
-)  # fmt: skip
+)
+from rqsup.sending import Packer, Sending
 from rqsup.settings import Settings
 from rqsup.store import scripts
-from rqsup.store.connection import UNAVAILABLE, Store, await_server, connect, no_answer
+from rqsup.store.connection import Store, await_server, connect, fate_unknown
 from rqsup.store.keys import Keys
+from rqsup.store.lines import Lines
 from rqsup.task import Task
 
 _log = logging.getLogger("rqsup.client")
@@ -57,7 +57,10 @@ class Client:
     ) -> None:
         self.settings = settings = choose(settings, url, namespace)
         self.keys = Keys(settings.namespace)
+        #: For inspection: opens connections of its own, only when used.
         self.store = Store(connect(settings.redis))
+        self._packer = Packer(settings)
+        self._lines = Lines(settings.redis)
 
     @classmethod
     def from_config(cls, path: str | None = None) -> Client:
@@ -80,6 +83,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
+        self._lines.close()
         self.store.client.connection_pool.disconnect()
 
     def __enter__(self) -> Self:
@@ -113,14 +117,12 @@ class Client:
 
     def send(self, request: Request) -> Job:
         """Send one job with its options. Raises as `enqueue`."""
-        sending = prepare(request, self.settings)
+        sending = self._packer.prepare(request)
         try:
-            verdict = self._run(sending.call)
+            verdict = self._lines.run(sending)
         except RedisUnavailable as fault:
-            if isinstance(fault.__cause__, redis.exceptions.ResponseError):
-                raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
-            raise
-        check_accepted(sending, verdict, self.settings)
+            raise fate_unknown(self.settings.redis, fault) from fault
+        sending.check_accepted(verdict)
         return Job(sending.job_id, self)
 
     def enqueue_many(self, requests: Iterable[Request]) -> list[Job]:
@@ -130,7 +132,25 @@ class Client:
             EnqueueError: a job was not accepted; the jobs of earlier chunks are, and so may be
                 others of its own chunk. Give ids of your own to be able to repeat.
         """
-        return [job for chunk in chunks(requests, self.settings) for job in self._send_chunk(chunk)]
+        sendings = map(self._packer.prepare, requests)
+        jobs: list[Job] = []
+        while answered := self._deliver(sendings):
+            for sending, verdict in answered:
+                sending.check_accepted(verdict)
+                jobs.append(Job(sending.job_id, self))
+        return jobs
+
+    def buffer(
+        self, *, max_jobs: int = 10_000, max_bytes: int = 16 << 20, max_delay_s: float = 0.01, patience_s: float = 30.0
+    ) -> Buffer:
+        """A context manager whose `enqueue` does not wait for Redis: a thread sends its jobs in chunks.
+
+        A job in the buffer is not accepted yet; a crash of this process loses it. See `Buffer`.
+        """
+        return Buffer(
+            self, self._packer.prepare, self._deliver,
+            max_jobs=max_jobs, max_bytes=max_bytes, max_delay_s=max_delay_s, patience_s=patience_s,
+        )  # fmt: skip
 
     def get(self, job_id: str) -> Job:
         """The job with this id.
@@ -143,7 +163,7 @@ class Client:
     def record(self, job_id: str) -> JobRecord:
         """What Redis holds of a job now. Raises as `get`."""
         key = self.keys.job(check_name("job id", job_id))
-        return found(job_id, self._redis(lambda client: client.hgetall(key)), self.settings)
+        return found(job_id, pairs(self._answer(lambda: self._lines.command("HGETALL", key))), self.settings)
 
     def result(self, job_id: str, timeout: float | None = None) -> Any:
         """Wait for a job's end; see `Job.result`."""
@@ -158,26 +178,28 @@ class Client:
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that has not started; see `Job.cancel`."""
-        check_cancelled(job_id, self._run(cancel_call(job_id, self.settings)), self.settings)
+        check_cancelled(job_id, self._ask(cancel_call(job_id, self.settings)), self.settings)
 
-    def _send_chunk(self, chunk: list[Sending]) -> list[Job]:
+    def _deliver(self, sendings: Iterator[Sending]) -> list[tuple[Sending, Any]]:
+        """Send a chunk of jobs made ready, and return them, each with its answer; empty when there is none left.
+
+        Raises:
+            RedisUnavailable: each may or may not have been accepted.
+        """
         try:
-            answers = self.store.run_many(together(chunk, self.settings))
-        except UNAVAILABLE as fault:
-            raise RedisUnavailable(f"Redis went away while jobs were sent: {fault}") from fault
-        check_all_accepted(chunk, answers, self.settings)
-        return [Job(sending.job_id, self) for sending in chunk]
+            answers = self._lines.run_many(self._packer.batches(sendings), CHUNK // CALL_JOBS, CHUNK_BYTES)
+        except RedisUnavailable as fault:
+            raise fate_unknown(self.settings.redis, fault) from fault
+        return [verdict for batch, answer in answers for verdict in batch.verdicts(answer)]
 
-    def _run(self, call: scripts.Call[str]) -> str:
-        return str(self._redis(lambda _: self.store.run(call)))
+    def _ask(self, call: scripts.Call[str]) -> str:
+        return call.decode(self._answer(lambda: self._lines.run(call)))
 
-    def _redis(self, act: Any) -> Any:
+    def _answer(self, act: Callable[[], Any]) -> Any:
         try:
-            return act(self.store.client)
-        except UNAVAILABLE as fault:
-            raise RedisUnavailable(
-                f"{no_answer(self.settings.redis, fault)}. If this was an enqueue, its fate is unknown: "
-                "the same job_id again makes no second job"
-            ) from fault
-        except redis.exceptions.ResponseError as fault:
-            raise RedisUnavailable(f"Redis refuses the command: {fault}") from fault
+            reply = act()
+        except RedisUnavailable as fault:
+            raise fate_unknown(self.settings.redis, fault) from fault
+        if isinstance(reply, hiredis.ReplyError):
+            raise RedisUnavailable(f"Redis refuses the command: {reply}")
+        return reply

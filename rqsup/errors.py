@@ -10,7 +10,9 @@ RqsupError
 ├── EnqueueError           a job was not accepted
 │   ├── InvalidJob         a name, an id or an argument is outside what is allowed
 │   ├── PayloadTooLarge    the encoded job exceeds `limits.payload_bytes`
-│   └── QueueFull          the queue holds `limits.queue_length` jobs
+│   ├── QueueFull          the queue holds `limits.queue_length` jobs
+│   ├── BufferFull         the buffer of a client had no room in time
+│   └── JobsRefused        jobs of a buffer are not accepted; `refused` tells which and why
 ├── JobNotFound            no job has this id (never accepted, or kept no longer)
 ├── JobNotCancellable      the job has started or ended
 ├── JobFailed              `Job.result()`: the job is dead or was cancelled
@@ -37,6 +39,10 @@ CpuLimit (BaseException)   raised inside a job that used up its processor time
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rqsup.request import Request
 
 
 class RqsupError(Exception):
@@ -87,6 +93,31 @@ class PayloadTooLarge(EnqueueError):
 
 class QueueFull(EnqueueError):
     """The queue already holds `limits.queue_length` jobs; try again later."""
+
+
+class BufferFull(EnqueueError):
+    """The buffer had no room in time; the job was not taken."""
+
+
+class Refusal(NamedTuple):
+    """One job that was in a buffer and is not accepted, and why."""
+
+    job_id: str
+    #: What was asked for, with the id that the job had: sending it is safe, whatever became of it.
+    request: Request
+    fault: RqsupError
+
+
+class JobsRefused(EnqueueError):
+    """Jobs of a buffer are not accepted; `refused` has each once, with its request and its fault."""
+
+    def __init__(self, refused: Sequence[Refusal]) -> None:
+        self.refused = tuple(refused)
+        first = self.refused[0]
+        super().__init__(
+            f"{len(self.refused)} job(s) of the buffer are not accepted, the first is {first.job_id}: {first.fault}; "
+            "send those of `refused` again when the cause is gone"
+        )
 
 
 class JobNotFound(RqsupError):

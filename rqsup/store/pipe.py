@@ -12,6 +12,8 @@ from rqsup.errors import RedisUnavailable
 
 #: Calls that may be without an answer at once; who comes then waits for room.
 MOST_UNDER_WAY = 1_000
+#: Bytes that may wait for the end of a turn of the loop, and callers let in at once: with large jobs, memory.
+MOST_UNSENT, MOST_ADMITTED = 1 << 20, 50
 
 
 class Expected:
@@ -39,12 +41,14 @@ class Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._expected: deque[Expected] = deque()
         self._unsent: list[bytes] = []
+        self._unsent_size = 0
         self._under_way = 0
         self._row: deque[tuple[asyncio.Future[None], int]] = deque()
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = loop.create_future()
+        self._drained: asyncio.Future[None] | None = None
         self.fault: str | None = None
 
     async def room(self, count: int) -> None:
@@ -72,15 +76,16 @@ class Pipe(asyncio.Protocol):
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(data)
+        self._unsent_size += len(data)
         if self._timer is None:
             self._timer = self._loop.call_at(now + self._timeout_s, self._look)
         return expected.future
 
     async def close(self) -> None:
-        """Wait for the answers that are due, then close the connection."""
-        # Those that nobody waits for any more may never come.
-        while (due := [one.future for one in self._expected if not one.future.done()]) and self.fault is None:
-            await asyncio.wait(due)
+        """Let those who wait for room in, wait for all answers that are due, then close the connection."""
+        if self.fault is None and self._is_busy():
+            self._drained = self._loop.create_future()
+            await self._drained
         self.fail("the client was closed")
         await self._lost
 
@@ -102,6 +107,7 @@ class Pipe(asyncio.Protocol):
             admitted, _ = self._row.popleft()
             if not admitted.done():
                 admitted.set_result(None)
+        self._tell_drained()
 
     # What the loop calls.
 
@@ -147,7 +153,9 @@ class Pipe(asyncio.Protocol):
         if self._unsent and self._transport is not None:
             data = b"".join(self._unsent)
             self._unsent.clear()
+            self._unsent_size = 0
             self._transport.write(data)
+            self._admit()
 
     def _look(self) -> None:
         """Answers come in order, so the oldest call's deadline is the one to watch: one timer for all."""
@@ -161,15 +169,26 @@ class Pipe(asyncio.Protocol):
             self._timer = self._loop.call_at(deadline, self._look)
 
     def _has_room(self) -> bool:
-        return self._under_way < MOST_UNDER_WAY and not self._paused
+        return self._under_way < MOST_UNDER_WAY and self._unsent_size < MOST_UNSENT and not self._paused
 
     def _leave(self, count: int) -> None:
         self._under_way -= count
         self._admit()
 
     def _admit(self) -> None:
-        while self._row and self._has_room():
+        let_in = 0
+        while self._row and let_in < MOST_ADMITTED and self._has_room():
             admitted, count = self._row.popleft()
             if not admitted.done():
                 self._under_way += count
                 admitted.set_result(None)
+                let_in += 1  # the others' turn comes when these have posted
+        if not self._is_busy():
+            self._tell_drained()
+
+    def _is_busy(self) -> bool:
+        return self._under_way > 0 or bool(self._row)
+
+    def _tell_drained(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)

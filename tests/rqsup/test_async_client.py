@@ -38,7 +38,10 @@ def test_it_has_the_methods_of_the_blocking_client() -> None:
             if not name.startswith("_")
         }
 
-    assert signatures(AsyncClient) == signatures(Client)
+    theirs = signatures(Client)
+    # Concurrent calls of an asyncio client are sent together anyway.
+    del theirs["buffer"]
+    assert signatures(AsyncClient) == theirs
 
 
 def test_jobs_are_sent_and_read(try_it: Try, client: Client) -> None:
