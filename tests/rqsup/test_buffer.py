@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from rqsup import Client, Request, errors
-from rqsup.settings import LimitSettings, RedisSettings, Settings
+from rqsup.settings import LimitSettings
 from rqsup.store.server import LocalServer
 from tests.rqsup.store.raw import Raw
 from tests.waiting import wait_until
@@ -24,8 +24,8 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def mortal(private_redis: LocalServer) -> Iterator[Client]:
-    """A client of a server that may be stopped and killed; it does not wait long for answers."""
-    with Client(settings=Settings(redis=RedisSettings(url=private_redis.url, socket_timeout=0.5))) as client:
+    """A client of a server that may be stopped and killed."""
+    with Client(private_redis.url) as client:
         yield client
 
 

@@ -157,10 +157,10 @@ def test_a_silent_server_fails_its_callers_in_time_and_no_answer_comes_late(priv
             answers = await asyncio.gather(
                 *(wire.command("ECHO", str(number)) for number in range(50)), return_exceptions=True
             )
-            assert {str(answer) for answer in answers} == {"no answer in 0.3 s"}
+            assert {str(answer) for answer in answers} == {"no answer in 1 s"}
         assert await wire.command("ECHO", "mine") == b"mine"
 
-    with_wire(private_redis.url, body, socket_timeout=0.3)
+    with_wire(private_redis.url, body, socket_timeout=1)
 
 
 def test_who_waits_for_room_goes_on_with_the_next_connection(private_redis: LocalServer) -> None:
@@ -206,7 +206,7 @@ def test_large_calls_hold_a_bounded_amount_of_memory(redis_server: LocalServer) 
             largest = max(largest, wire._pipe._unsent_size)
             assert len(answer) == len(blob)
 
-        await asyncio.gather(*(ask() for _ in range(300)))
+        await asyncio.gather(*(ask() for _ in range(150)))
         assert largest <= pipe.MOST_UNSENT + pipe.MOST_ADMITTED * 1_000_100
 
     with_wire(redis_server.url, body)
