@@ -254,4 +254,4 @@ def drain_deadline(child: Child, now: float, settings: Settings) -> float:
     if job is None or not child.worn:
         return deadline
     # Nobody waits for a worn worker, so its job keeps all of its time, and each of several.
-    return max(deadline, job.hard_deadline + SETTLE_S, child.slot.last_deadline + SETTLE_S)
+    return max(deadline, job.hard_deadline + SETTLE_S, float(child.slot.last_deadline) + SETTLE_S)

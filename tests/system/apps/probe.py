@@ -433,7 +433,9 @@ async def die_between_steps() -> None:
 @task(name="probe.raise_async", max_attempts=1)
 async def raise_async(kind: str, apart: bool = False) -> None:
     """Raise what would end an event loop, itself or in a task that it started."""
-    fault = {"exit": SystemExit("I want out"), "interrupt": KeyboardInterrupt(), "cancel": asyncio.CancelledError()}[kind]
+    fault = {"exit": SystemExit("I want out"), "interrupt": KeyboardInterrupt(), "cancel": asyncio.CancelledError()}[
+        kind
+    ]
 
     async def fall() -> None:
         raise fault
