@@ -401,14 +401,14 @@ async def over_time_async() -> None:
     await asyncio.sleep(600)
 
 
-@task(name="probe.block_async", timeout=0.2)
+@task(name="probe.block_async", timeout=0.2, max_attempts=1)
 async def block_async(path: str) -> None:
     """Wait until the file is there, then block the event loop."""
     await until_async.function(path)
     time.sleep(600)  # noqa: ASYNC251 - that is the point
 
 
-@task(name="probe.stubborn_async", timeout=0.2)
+@task(name="probe.stubborn_async", timeout=0.2, max_attempts=1)
 async def stubborn_async() -> None:
     """Ignore each cancellation."""
     while True:
@@ -468,3 +468,11 @@ kept: list[asyncio.Task[None]] = []
 @task(name="probe.noop_async")
 async def noop_async() -> None:
     """Nothing."""
+
+
+@task(name="probe.say_async")
+async def say_async(text: str) -> None:
+    """Print, and let others print in between."""
+    for turn in range(3):
+        print(f"{text} {turn}")  # noqa: T201 - that is the point
+        await asyncio.sleep(0.01)
