@@ -358,12 +358,14 @@ together_now = together_most = 0
 
 
 @task(name="probe.together", timeout=30)
-async def together(seconds: float) -> tuple[int, int, str]:
-    """Wait; returns who ran it, how many did at most so far, and the job that the context names after the wait."""
+async def together(seconds: float, gate: str = "") -> tuple[int, int, str]:
+    """Wait, first for a file; returns who ran it, how many did at most so far, and the job of the context after the wait."""
     global together_now, together_most  # noqa: PLW0603 - one event loop, one thread
     together_now += 1
     together_most = max(together_most, together_now)
     try:
+        while gate and not Path(gate).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+            await asyncio.sleep(0.01)
         await asyncio.sleep(seconds)
         return os.getpid(), together_most, current_job().id
     finally:
@@ -433,9 +435,8 @@ async def die_between_steps() -> None:
 @task(name="probe.raise_async", max_attempts=1)
 async def raise_async(kind: str, apart: bool = False) -> None:
     """Raise what would end an event loop, itself or in a task that it started."""
-    fault = {"exit": SystemExit("I want out"), "interrupt": KeyboardInterrupt(), "cancel": asyncio.CancelledError()}[
-        kind
-    ]
+    faults = [SystemExit("I want out"), KeyboardInterrupt(), asyncio.CancelledError()]
+    fault = next(fault for fault in faults if type(fault).__name__ == kind)
 
     async def fall() -> None:
         raise fault
