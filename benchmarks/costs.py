@@ -141,14 +141,14 @@ def steps() -> Iterator[tuple[str, Callable[[], object]]]:
     data = envelope(job_id)
     job = Claimed(job_id, 1, 0, 0, data)
     spec = Envelope(id=job_id, task="noop")
-    seen = runner._context(job, spec, lambda: False)  # noqa: SLF001 - a step by itself
+    seen = runner.context_of(job, spec, lambda: False)
     raw, name = job_id.encode(), b"noop"
     yield "decode the envelope", lambda: decode(data)
     yield "scoreboard: begin", lambda: slot.begin(raw, name, started=1.0, soft_deadline=2.0, hard_deadline=3.0)
     yield "scoreboard: end", slot.end
     yield "timeout: arm", lambda: alarm.arm("noop", job_id, 600.0)
     alarm.disarm()
-    yield "context: make", lambda: runner._context(job, spec, lambda: False)  # noqa: SLF001
+    yield "context: make", lambda: runner.context_of(job, spec, lambda: False)
     yield "context: enter and leave", lambda: context.leave(context.enter(seen))
     yield "encode the result", lambda: msgspec.json.encode(None)
     yield "all of it", lambda: runner.run(job, lambda: False)

@@ -65,6 +65,11 @@ def _worker_faults(workers: WorkerSettings) -> list[str]:
         faults.append(
             f"workers.restart_cap: {workers.restart_cap:g} s is less than workers.restart_pause, {workers.restart_pause:g} s"
         )
+    # The first death of their worker would bury jobs that only ran beside the one that caused it, or charge none, for ever.
+    if workers.concurrency > 1 and workers.crash_limit < 2:
+        faults.append(
+            f"workers.concurrency: {workers.concurrency} jobs at once need a workers.crash_limit of 2 or more, not {workers.crash_limit}"
+        )
     doubles = sorted({queue for queue in workers.queues if workers.queues.count(queue) > 1})
     if doubles:
         faults.append(f"workers.queues: names {', '.join(doubles)} twice")

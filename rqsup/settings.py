@@ -28,6 +28,8 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 #: Most workers of one master; the scoreboard has twice as many slots, for reloads.
 MAX_WORKERS = 1000
+#: Most jobs at once in one worker: their ids go with each claim.
+MAX_CONCURRENCY = 1000
 
 
 class RedisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +69,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefetch: Literal["auto"] | AtLeastOne = "auto"
     #: each = a job's end is told to Redis before the next job starts; batch = tiny jobs' ends together, within 10 ms: a crash repeats those.
     settle: Literal["each", "batch"] = "batch"
+    #: Jobs of `async def` tasks that one worker runs at once, on one event loop; others run alone. 1 = one job after the other.
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=MAX_CONCURRENCY)] = 1
     #: Seconds without a beat after which a worker counts as dead (its host is gone).
     lease_ttl: Annotated[float, msgspec.Meta(ge=0.5, le=86400)] = 15.0
     #: Deaths of its worker after which a job is quarantined in the dead letters.

@@ -174,6 +174,8 @@ class Death:
     condemned: str = ""
     #: True when the kernel killed it for lack of memory.
     oom: bool = False
+    #: True when it ran several jobs at once, and each of them may have caused its end.
+    suspects: bool = False
 
 
 def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evidence = NOTHING_LEFT) -> Death:
@@ -183,6 +185,9 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evide
     # One that left unasked counts as a failure: else a worker that ends at its start would be replaced without pause.
     orderly = left and (child.slot.order >= Order.LEAVE or child.slot.spent != Spent.NO)
     verdict = child.verdict
+    # Memory belongs to no one of several jobs, and neither does a death between two of their steps.
+    to_blame = job is not None and (verdict is None or (verdict.charge and verdict.job in {"", job.id}))
+    suspects = to_blame and not (verdict.job or child.slot.jobs <= 1 if verdict else child.slot.is_certain)
     return Death(
         worker=child.worker,
         number=child.number,
@@ -190,13 +195,14 @@ def judge(child: Child, ended: os.waitid_result, seen_at: float, evidence: Evide
         generation=child.assignment.generation,
         cause=_own_account(child, left=left) or _in_words(verdict, ended, job, evidence),
         job=job,
-        charged=job is not None and (verdict is None or (verdict.charge and verdict.job in {"", job.id})),
+        charged=to_blame and not suspects,
         was_ready=child.was_ready,
         orderly=orderly,
         seen_at=seen_at,
         stack="" if orderly else evidence.stack,
         condemned=verdict.job if verdict and verdict.condemn else "",
         oom=bool(evidence.oom),
+        suspects=suspects,
     )
 
 
@@ -225,7 +231,8 @@ def overdue_verdict(overdue: Overdue, child: Child, now: float, occasion: str = 
     if overdue is Overdue.JOB and job is not None:
         allowed, grace = job.soft_deadline - job.started, job.hard_deadline - job.soft_deadline
         reason = f"hard timeout: ran {now - job.started:.1f} s, allowed are {allowed:g} s and {grace:g} s of grace"
-        return Verdict(reason, charge=True, job=job.id)
+        # Of several at once, one that hangs outside of all their steps is not to be known.
+        return Verdict(reason, charge=True, job=job.id if child.slot.is_certain else "")
     if overdue is Overdue.IDLE:
         return Verdict(f"{overdue} for {now - child.stillness.since:.1f} s", charge=False)
     return Verdict(f"{occasion}: {overdue}" if occasion else str(overdue), charge=False)
@@ -244,5 +251,7 @@ def drain_deadline(child: Child, now: float, settings: Settings) -> float:
     """Until when a worker that is told to leave may finish its job."""
     deadline = now + settings.workers.drain_timeout
     job = child.slot.current_job()
-    # Nobody waits for a worn worker, so its job keeps all of its time.
-    return deadline if job is None or not child.worn else max(deadline, job.hard_deadline + SETTLE_S)
+    if job is None or not child.worn:
+        return deadline
+    # Nobody waits for a worn worker, so its job keeps all of its time, and each of several.
+    return max(deadline, job.hard_deadline + SETTLE_S, float(child.slot.last_deadline) + SETTLE_S)

@@ -7,8 +7,9 @@ import pwd
 import time
 from typing import TYPE_CHECKING, Any
 
-from rqsup.errors import CommandRefused
+from rqsup.errors import CommandRefused, RedisUnavailable
 from rqsup.logs import get_logger
+from rqsup.store.keys import Keys
 from rqsup.supervisor.child import Child, Verdict
 from rqsup.supervisor.plan import Phase
 
@@ -26,11 +27,12 @@ async def kill_job(master: Master, job_id: str, *, uid: int, requeue: bool) -> d
 
     No crash is charged: the job did nothing wrong. It goes to the dead letters, because an operator who
     kills a job would not see it start again a millisecond later; with `requeue` it goes back to its queue.
+    What ran beside it goes back to its queue, too.
 
     Raises:
         CommandRefused: none of this master's workers runs it.
     """
-    child = _runner_of(master, job_id)
+    child = _runner_of(master, job_id) or await _runner_among_several(master, job_id)
     job = child.slot.current_job()
     user = _user_name(uid)
     seen = {id(recovery) for recovery in master.registry.recoveries}
@@ -47,18 +49,34 @@ async def kill_job(master: Master, job_id: str, *, uid: int, requeue: bool) -> d
             if recovery.worker == child.worker and id(recovery) not in seen:
                 became = "dead" if job_id in recovery.buried else "ready" if job_id in recovery.jobs else "ended before"
     return {
-        "job_id": job_id, "task": job.task if job else "", "worker": child.number, "pid": child.pid,
+        "job_id": job_id, "task": job.task if job and job.id == job_id else "", "worker": child.number, "pid": child.pid,
         "became": became or "unknown",
     }  # fmt: skip
 
 
-def _runner_of(master: Master, job_id: str) -> Child:
+def _runner_of(master: Master, job_id: str) -> Child | None:
     for child in master.pool.children.values():
         job = child.slot.current_job()
         if job is not None and job.id == job_id:
             if child.phase is Phase.DYING:
                 raise CommandRefused(f"job {job_id} is being killed already: {child.verdict and child.verdict.reason}")
             return child
+    return None
+
+
+async def _runner_among_several(master: Master, job_id: str) -> Child:
+    """The worker that runs this job beside others: its slot shows one at a time, so the job's record tells."""
+    name = ""
+    if any(child.slot.jobs > 1 for child in master.pool.children.values()):
+        key = Keys(master.settings.namespace).job(job_id)
+        try:
+            state, worker = await master.store.command("HMGET", key, "state", "worker")
+        except RedisUnavailable as fault:
+            raise CommandRefused(f"Redis has to tell which worker runs job {job_id!r}: {fault}") from fault
+        name = worker.decode() if state == b"active" and worker else ""
+    child = master.pool.children.get(name)
+    if child is not None and child.slot.jobs > 1 and child.phase is not Phase.DYING:
+        return child
     raise CommandRefused(
         f"no worker of this pool runs job {job_id!r} now: `rqsup admin job show` tells its state; one that waits is "
         "ended by `rqsup admin job cancel`"

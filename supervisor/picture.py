@@ -57,6 +57,7 @@ def view_worker(child: Child, meter: MemoryMeter) -> WorkerView:
         succeeded=child.slot.succeeded,
         retried=child.slot.retried,
         buried=child.slot.buried,
+        jobs=max(int(child.slot.jobs), int(job is not None)),
     )
 
 

@@ -30,6 +30,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     succeeded: int
     retried: int
     buried: int
+    #: Jobs under way: more than one only with `workers.concurrency`; `task` and `job_id` then name one of them.
+    jobs: int = 0
 
 
 class RecoveryView(msgspec.Struct, frozen=True):

@@ -39,6 +39,7 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.task import find_task, task_names
+from rqsup.workers import concurrent
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.boot import Descriptors, ignore_signals, run_worker
 from rqsup.workers.isolation.protection import Protection
@@ -119,6 +120,7 @@ def _try_sandbox(settings: Settings) -> list[Protection]:
 
 def _warm_up(settings: Settings) -> None:
     """Load once what each worker would load for itself after the fork: its start would take longer, its memory be private."""
+    concurrent.warm_up(settings)
     # A password that cannot be read is the workers' to tell: they may be able to when they need it.
     with contextlib.suppress(RedisUnavailable):
         Wire(settings.redis, name="", scripts=SCRIPTS).warm_up()

@@ -20,6 +20,7 @@ from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.assignment import EXIT_BROKEN, EXIT_UNFIT, Assignment
 from rqsup.workers.channel import Channel
+from rqsup.workers.concurrent import ConcurrentLoop
 from rqsup.workers.isolation.apart import Belongings
 from rqsup.workers.isolation.fork import flush_streams
 from rqsup.workers.kernel import die_with_parent
@@ -125,14 +126,16 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, descriptors:
     host = socket.gethostname()
     place = Place(assignment.worker, assignment.number, host, os.getpid(), assignment.generation)
     wire = Wire(settings.redis, name=f"rqsup-worker-{assignment.worker}", scripts=SCRIPTS)
-    belongings = Belongings((wire, channel), memory, descriptors.box)
+    ear = Wire(settings.redis, name=f"rqsup-ear-{assignment.worker}", scripts=())
+    belongings = Belongings((wire, ear, channel), memory, descriptors.box)
     runner = Runner(
         settings=settings, place=place, slot=slot, alarm=alarm, log=log, voice=voice, belongings=belongings,
     )  # fmt: skip
-    loop = Loop(
+    common: dict[str, Any] = dict(  # noqa: C408 - as the two calls that it goes into
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,
     )  # fmt: skip
+    loop = ConcurrentLoop(ear=ear, voice=voice, **common) if settings.workers.concurrency > 1 else Loop(**common)
     if not _passes(assignment.check, channel):
         return EXIT_UNFIT
     slot.state = WorkerState.IDLE

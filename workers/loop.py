@@ -95,10 +95,17 @@ class Loop:
             except RedisUnavailable as fault:
                 self._log.warning("Redis is away", error=str(fault))
                 self._forget_connection()
-                cap_s = self._settings.workers.reconnect_cap
-                # A server that lets us in and then refuses our commands is as away as one that is down.
-                lasted = time.monotonic() - connected_at > cap_s
-                pause_s = RECONNECT_S if lasted else min(max(RECONNECT_S, pause_s * 2), cap_s)
+                pause_s = self._next_pause(pause_s, connected_at)
+        self._tell_end()
+
+    def _next_pause(self, pause_s: float, connected_at: float) -> float:
+        """Seconds until the next try to connect."""
+        cap_s = self._settings.workers.reconnect_cap
+        # A server that lets us in and then refuses our commands is as away as one that is down.
+        lasted = time.monotonic() - connected_at > cap_s
+        return RECONNECT_S if lasted else min(max(RECONNECT_S, pause_s * 2), cap_s)
+
+    def _tell_end(self) -> None:
         if self._runner.spent and self._slot.order != Order.LEAVE:
             self._log.info("worker leaves to be replaced", reason=self._runner.spent.name.lower())
         self._slot.spent = self._runner.spent
@@ -149,8 +156,11 @@ class Loop:
         self._slot.turned = time.monotonic()
         self._alarm.show(state.name.lower())
 
+    def _is_last_try(self, job: Claimed) -> bool:
+        return 0 < job.crashes >= self._settings.workers.crash_limit - 1
+
     def _run_one(self, job: Claimed) -> None:
-        last_try = 0 < job.crashes >= self._settings.workers.crash_limit - 1
+        last_try = self._is_last_try(job)
         if last_try and not (self._fresh and not self._held):
             # It goes back with all that is held; a fresh worker claims one job at first.
             self._runner.spent = Spent.LAST_TRY
@@ -272,6 +282,10 @@ class Loop:
 
     def _receive_settled(self) -> list[Claimed]:
         settled: Settled = self._wire.receive()
+        return self._take_settled(settled)
+
+    def _take_settled(self, settled: Settled) -> list[Claimed]:
+        """The answer to the oldest batch that has none yet."""
         batch = self._sent.popleft()
         for one, verdict in zip(batch, settled.verdicts, strict=True):
             if verdict not in {"ok", "repeated"}:

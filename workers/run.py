@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import math
 import os
 import random
 import time
@@ -74,6 +75,16 @@ class Runner:
 
         None when it was given up because the worker has to end, or when it could not begin here, which `spent` tells.
         """
+        found = self.look_up(job)
+        if isinstance(found, Settlement):
+            return found
+        envelope, task = found
+        if task.isolation != "inline":
+            return self._apart(job, envelope, task, stopping)
+        return self._attempt(job, envelope, task, stopping)
+
+    def look_up(self, job: Claimed) -> tuple[Envelope, Task[..., Any]] | Settlement:
+        """What the job asks for; or how it ended, because nobody can tell or it is not known here."""
         try:
             envelope = decode(job.envelope)
         except EnvelopeError as fault:
@@ -86,9 +97,7 @@ class Runner:
             known = ", ".join(task_names()[:10]) or "none"
             message = f"no task {envelope.task!r} in this application; known: {known}"
             return self._defer(job, envelope, "UnknownTask", message)
-        if task.isolation != "inline":
-            return self._apart(job, envelope, task, stopping)
-        return self._attempt(job, envelope, task, stopping)
+        return envelope, task
 
     def _attempt(
         self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
@@ -97,12 +106,12 @@ class Runner:
         try:
             result = self._call(job, envelope, task, stopping)
         except JobShutdown as fault:
-            return None if stopping() else self._failed(job, envelope, task, fault)
+            return None if stopping() else self.failed(job, envelope, task, fault)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or KeyboardInterrupt is the job's end, not ours
             if isinstance(fault, JobTimeout):
                 self.spent = Spent.SOFT_TIMEOUT
-            return self._failed(job, envelope, task, fault)
-        return self._succeeded(job, envelope, result)
+            return self.failed(job, envelope, task, fault)
+        return self.succeeded(job, envelope, result)
 
     def _apart(
         self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
@@ -110,7 +119,7 @@ class Runner:
         """Run the job in a process of its own, and take over what that process says, or how it died."""
         self._alarm.run_errand()
         started = time.monotonic()
-        soft = started + self._timeout_s(envelope, task)
+        soft = started + self.timeout_s(envelope, task)
         work = functools.partial(self._attempt_apart, job, envelope, task)
         try:
             self._isolation.refuse_threads()
@@ -122,7 +131,7 @@ class Runner:
                 self._log.warning("worker leaves, to be replaced", job_id=job.id, reason=str(fault))
                 self.spent = Spent.THREADS
                 return None
-            return self._failed(job, envelope, task, fault)
+            return self.failed(job, envelope, task, fault)
         if ending.answer is None:
             self._voice.broke_off()
         report = read_report(ending.answer) if ending.answer is not None else None
@@ -147,12 +156,13 @@ class Runner:
         self._loop, self._workers_loop = None, self._loop
         return self._attempt(job, envelope, task, lambda: bool(mirror.order >= Order.LEAVE))
 
-    def _timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
+    def timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
+        """Seconds that the attempt may take."""
         return envelope.timeout_s or task.timeout_s or self._settings.workers.job_timeout
 
     def _call(self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]) -> Any:
-        timeout_s = self._timeout_s(envelope, task)
-        token = context.enter(self._context(job, envelope, stopping))
+        timeout_s = self.timeout_s(envelope, task)
+        token = context.enter(self.context_of(job, envelope, stopping))
         fence = None if task.limits is None else Fence(task.limits)
         started = time.monotonic()
         soft = started + timeout_s
@@ -223,7 +233,10 @@ class Runner:
         finally:
             patience.cancel()
 
-    def _context(self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool]) -> JobContext:
+    def context_of(
+        self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool], since: float = math.inf
+    ) -> JobContext:
+        """What the handler can ask for; `since` when it runs, for a job that is not its worker's only one."""
         slot = self._slot
         return JobContext(
             id=job.id,
@@ -237,11 +250,12 @@ class Runner:
             _make_log=lambda: self._log.bind(
                 job_id=job.id, task=envelope.task, queue=envelope.queue, attempt=job.attempt
             ),
-            _lease_left=lambda: slot.lease_until - time.monotonic(),
+            _lease_left=lambda: slot.lease_left(since),
             _stopping=stopping,
         )
 
-    def _succeeded(self, job: Claimed, envelope: Envelope, result: Any) -> Settlement:
+    def succeeded(self, job: Claimed, envelope: Envelope, result: Any) -> Settlement:
+        """How an attempt ended that returned."""
         limit = self._settings.limits.result_bytes
         try:
             payload = msgspec.json.encode(result)
@@ -254,7 +268,8 @@ class Runner:
         self._slot.succeeded += 1
         return Settlement(job.id, job.token, "succeed", payload, round(self._settings.workers.result_ttl * 1000))
 
-    def _failed(self, job: Claimed, envelope: Envelope, task: Task[..., Any], fault: BaseException) -> Settlement:
+    def failed(self, job: Claimed, envelope: Envelope, task: Task[..., Any], fault: BaseException) -> Settlement:
+        """How an attempt ended that raised."""
         name = type(fault).__name__
         message, stack = describe(fault)
         limit = envelope.max_attempts or task.max_attempts

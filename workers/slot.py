@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import time
 from dataclasses import dataclass
 from mmap import mmap
 
@@ -45,6 +46,8 @@ class Spent(enum.IntEnum):
     LAST_TRY = 2
     #: Its next job needs a process of its own, and an earlier one left threads behind: a fork would be unsafe.
     THREADS = 3
+    #: A job left coroutines behind that cannot be cancelled.
+    COROUTINES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,14 @@ class Slot(ctypes.Structure):
         ("hard_deadline", ctypes.c_double),
         ("job_id", ctypes.c_char * TEXT_BYTES),
         ("task", ctypes.c_char * TEXT_BYTES),
+        # With several jobs at once (workers/flight.py), written by the worker: how many, 0 = it runs one at a time;
+        ("jobs", ctypes.c_int64),
+        # 1 while whatever happens is the current job's own doing: a step of it executes, or it has ignored its end;
+        ("at_work", ctypes.c_int64),
+        # and until when the last of them may go on.
+        ("last_deadline", ctypes.c_double),
+        # Written by the master: when it last saw that this worker's jobs were given to others.
+        ("lost_at", ctypes.c_double),
     )
 
     def begin(self, job_id: bytes, task: bytes, *, started: float, soft_deadline: float, hard_deadline: float) -> None:
@@ -99,6 +110,16 @@ class Slot(ctypes.Structure):
         self.hard_deadline = hard_deadline
         self.sequence += 1
         self.state = WorkerState.BUSY
+
+    @property
+    def is_certain(self) -> bool:
+        """True when a crash now is the current job's doing, and not one of its neighbours'."""
+        return bool(self.jobs <= 1 or self.at_work)
+
+    def lease_left(self, since: float) -> float:
+        """Seconds until another host may run a job that this worker has had since then; negative = it may already."""
+        now = time.monotonic()
+        return float(self.lost_at - now if since <= self.lost_at else self.lease_until - now)
 
     def jobs_ended(self) -> int:
         """Jobs that this worker has ended in any way."""

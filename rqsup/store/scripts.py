@@ -189,10 +189,12 @@ def enqueue_many(root: str, calls: Sequence[Call[str]], *, max_length: int = 0) 
 
 
 def claim(
-    root: str, *, worker: str, count: int, lanes: Sequence[str], queues: Sequence[str], resume: bool, wait: bool
-) -> Call[Claim]:
-    """Take up to `count` jobs for a worker."""
-    arguments: tuple[Argument, ...] = (worker, count, int(resume), int(wait), len(lanes), *lanes, *queues)
+    root: str, *, worker: str, count: int, lanes: Sequence[str], queues: Sequence[str], resume: bool, wait: bool,
+    in_hand: Iterable[str] = (),
+) -> Call[Claim]:  # fmt: skip
+    """Take up to `count` jobs for a worker; `resume` leaves those alone that it has in hand."""
+    held = ",".join(in_hand)
+    arguments: tuple[Argument, ...] = (worker, count, int(resume), int(wait), held, len(lanes), *lanes, *queues)
     return Call(script("claim"), root, arguments, _read_claim)
 
 
@@ -216,10 +218,12 @@ def heartbeat(root: str, *, ttl_ms: int, details: dict[str, bytes]) -> Call[list
 
 def recover(
     root: str, *, worker: str, cause: bytes, beat: str = "", charged: str = "", crash_limit: int = 3, limit: int = 500,
-    evidence: bytes = b"", condemned: str = "",
+    evidence: bytes = b"", condemned: str = "", suspects: bool = False,
 ) -> Call[Recovery]:  # fmt: skip
     """Return a dead worker's jobs; call again until `left` is 0."""
-    arguments = (worker, beat, limit, cause, _raw(charged), crash_limit, evidence or cause, _raw(condemned))
+    arguments = (
+        worker, beat, limit, cause, _raw(charged), crash_limit, evidence or cause, _raw(condemned), int(suspects)
+    )  # fmt: skip
     return Call(script("recover"), root, arguments, _read_recovery)
 
 

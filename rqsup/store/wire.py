@@ -105,8 +105,8 @@ class Wire:
         self._socket = None
 
     def fileno(self) -> int:
-        """The socket's descriptor, to wait on."""
-        return int(self._socket.fileno())
+        """The socket's descriptor, to wait on; -1 = there is no connection."""
+        return -1 if self._socket is None else int(self._socket.fileno())
 
     def send(self, *calls: Call[Any]) -> None:
         """Send calls without waiting; their answers are read by `receive`, in this order."""
@@ -164,6 +164,23 @@ class Wire:
         look.register(self._socket, select.POLLIN)
         return not look.poll(0)
 
+    def receive_ready(self) -> list[Any]:
+        """All answers that have come; to be called when the connection is readable, else it waits.
+
+        Raises:
+            RedisUnavailable: the connection failed, or the server answered with an error.
+        """
+        self._read()
+        answers: list[Any] = []
+        while (reply := self._reader.gets()) is not False:
+            _refuse_error(reply)
+            answers.append(self._expected.popleft().decode(reply) if self._expected else reply)
+        return answers
+
+    def start_move(self, source: str, target: str, timeout_s: float) -> None:
+        """Send what `move_blocking` sends, and do not wait: the answer is the id that was moved, or None."""
+        self._write(("BLMOVE", source, target, "RIGHT", "LEFT", f"{timeout_s:.3f}"))
+
     def move_blocking(self, source: str, target: str, timeout_s: float, wakeup: Any) -> bool | None:
         """`BLMOVE source target RIGHT LEFT`: wait for an id, until the time is up or `wakeup` is readable.
 
@@ -171,7 +188,7 @@ class Wire:
             True when an id was moved, False when the time was up, None when `wakeup` has something to
             read: then the command is still under way, and the connection good for nothing but `connect`.
         """
-        self._write(("BLMOVE", source, target, "RIGHT", "LEFT", f"{timeout_s:.3f}"))
+        self.start_move(source, target, timeout_s)
         deadline = time.monotonic() + timeout_s + LATE_S
         while not (self._reader.has_data() or _pending(self._socket)):
             ready = wait_readable((self, wakeup), deadline - time.monotonic())
@@ -203,9 +220,21 @@ class Wire:
         reply = self._reader.gets()
         if reply is False:
             reply = self._read_until_reply(timeout_s)
-        if isinstance(reply, hiredis.ReplyError):
-            raise RedisUnavailable(f"Redis answered with an error: {reply}")
+        _refuse_error(reply)
         return reply
+
+    def _read(self) -> None:
+        """Take in what is there."""
+        try:
+            while True:
+                data = self._socket.recv(READ_BYTES)
+                if not data:
+                    raise RedisUnavailable("Redis closed the connection")
+                self._reader.feed(data)
+                if not _pending(self._socket):
+                    return
+        except (OSError, hiredis.ProtocolError) as fault:
+            raise RedisUnavailable(f"Redis went away: {fault}") from fault
 
     def _read_until_reply(self, timeout_s: float) -> Any:
         try:
@@ -220,6 +249,11 @@ class Wire:
                     return reply
         except (OSError, hiredis.ProtocolError) as fault:
             raise RedisUnavailable(f"Redis went away: {fault}") from fault
+
+
+def _refuse_error(reply: Any) -> None:
+    if isinstance(reply, hiredis.ReplyError):
+        raise RedisUnavailable(f"Redis answered with an error: {reply}")
 
 
 def _pending(connection: Any) -> bool:

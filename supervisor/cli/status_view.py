@@ -95,7 +95,7 @@ def _cells(worker: WorkerView, *, wide: bool) -> Iterator[Text]:
     yield Text(str(worker.generation))
     yield Text(worker.state, STYLES.get(worker.state, ""))
     yield Text(worker.task or "-")
-    job = worker.job_id or "-"
+    job = worker.job_id or "-" if worker.jobs <= 1 else f"{worker.jobs} jobs"
     yield Text(job if wide or len(job) <= JOB_ID_TAIL else f"…{job[-JOB_ID_TAIL:]}")
     yield Text("-" if worker.job_age_s is None else duration(worker.job_age_s))
     yield Text(duration(worker.age_s))

@@ -109,7 +109,7 @@ def _workers(rows: Sequence[WorkerRow], screen: Screen, first: int, *, wide: boo
     for offset, row in enumerate(rows):
         worker = row.worker
         chosen = live and first + offset == screen.chosen
-        job = worker.job_id or "-"
+        job = worker.job_id or "-" if worker.jobs <= 1 else f"{worker.jobs} jobs"
         cells = [
             Text(str(worker.number)), Text(str(worker.pid or "-")), Text(str(worker.generation)),
             Text(worker.state, "" if chosen else STYLES.get(worker.state, "")), Text(worker.task or "-"),

@@ -22,4 +22,6 @@ class Debt:
     reaped: bool = False
     #: Where the dead worker's threads were; kept with the charged job.
     stack: str = ""
+    #: Each job that it had begun may have caused its death.
+    suspects: bool = False
     tried: list[int] = field(default_factory=list)

@@ -109,7 +109,8 @@ class Registry:
         self._registered.discard(death.worker)
         self._lost.pop(death.worker, None)
         self.add(Debt(
-            death.worker, death.number, death.pid, death.cause, job, death.seen_at, death.condemned, stack=death.stack
+            death.worker, death.number, death.pid, death.cause, job, death.seen_at, death.condemned, stack=death.stack,
+            suspects=death.suspects,
         ))  # fmt: skip
 
     def add(self, debt: Debt) -> None:
@@ -163,7 +164,11 @@ class Registry:
         )
         for worker in set(added) & self._registered:
             self._log.warning("lease was lost: another master returned this worker's jobs", worker=worker)
-            self._lost[worker] = vouched[worker].slot.current_job()
+            slot = vouched[worker].slot
+            slot.lost_at = time.monotonic()
+            if slot.jobs <= 1:
+                # Each of several jobs looks itself whether it began before that moment.
+                self._lost[worker] = slot.current_job()
             # It may sit in a blocking command, off the list of waiting workers: nobody would ever call it.
             self._pool.wake(vouched[worker])
         for worker, child in vouched.items():
@@ -217,6 +222,7 @@ class Registry:
             answer = await self._store.run(scripts.recover(
                 self._settings_root(), worker=debt.worker, beat=debt.beat, cause=cause, charged=debt.charged_job,
                 crash_limit=self._settings().workers.crash_limit, evidence=evidence, condemned=debt.condemned,
+                suspects=debt.suspects,
             ))  # fmt: skip
             if answer.alive:
                 return

@@ -117,6 +117,8 @@ def test_all_faults_are_reported_at_once_each_with_its_key(file: Path) -> None:
         ("workers: {count: 0}", "workers.count: found 0; allowed is a whole number from 1 to 1000"),
         ("workers: {count: '4'}", "workers.count: found '4'; allowed is a whole number from 1 to 1000"),
         ("workers: {count: true}", "workers.count: found True; allowed is a whole number from 1 to 1000"),
+        ("workers: {concurrency: 0}", "workers.concurrency: found 0; allowed is a whole number from 1 to 1000"),
+        ("workers: {concurrency: 2, crash_limit: 1}", "workers.concurrency: 2 jobs at once need a workers.crash_limit of 2 or more, not 1"),
         ("workers: {crash_limit: 0}", "workers.crash_limit: found 0; allowed is a whole number, 1 or more"),
         ("workers: {reconnect_cap: 9}", "workers.reconnect_cap: found 9; allowed is a number more than 0, up to 4"),
         ("workers: {drain_timeout: .inf}", "workers.drain_timeout: found inf; allowed is a number from 0 to 100000000"),

@@ -49,6 +49,43 @@ def test_a_worker_killed_by_a_signal_is_charged_to_its_job_with_the_signals_word
     assert death.job.id == "job-1"
 
 
+@pytest.mark.parametrize(
+    ("verdict", "at_work", "charged", "suspects"),
+    [
+        (None, 1, True, False),
+        (None, 0, False, True),
+        # Nobody knows which of several holds the memory.
+        (Verdict("memory limit", charge=True), 1, False, True),
+        (Verdict("hard timeout", charge=True, job="job-1"), 0, True, False),
+        (Verdict("hard timeout", charge=True, job="job-2"), 0, False, False),
+        (Verdict("drain deadline", charge=False), 0, False, False),
+    ],
+)
+def test_of_several_jobs_only_one_that_was_at_work_is_charged_alone(
+    verdict: Verdict | None, at_work: int, charged: bool, suspects: bool
+) -> None:
+    child = make_child()
+    child.verdict = verdict
+    enter_job(child)
+    child.slot.jobs, child.slot.at_work = 3, at_work
+
+    death = judge(child, killed(signal.SIGKILL), 1.0)
+
+    assert (death.charged, death.suspects) == (charged, suspects)
+
+
+@pytest.mark.parametrize(("jobs", "at_work", "named"), [(1, 0, True), (3, 1, True), (3, 0, False)])
+def test_a_hard_timeout_names_the_job_where_it_is_known(jobs: int, at_work: int, named: bool) -> None:
+    child = make_child()
+    enter_job(child)
+    child.slot.jobs, child.slot.at_work = jobs, at_work
+
+    verdict = overdue_verdict(Overdue.JOB, child, time.monotonic())
+
+    assert bool(verdict.job) is named
+    assert verdict.charge
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGRTMIN, 40, signal.SIGRTMAX])
 def test_any_other_signal_is_told_too(number: int) -> None:
     death = judge_in_job(killed(number))

@@ -54,6 +54,14 @@ def test_bytes_that_are_no_text_do_not_break_the_reader(slot: Slot) -> None:
     assert job.id == "\N{REPLACEMENT CHARACTER}"
 
 
+def test_a_job_from_before_the_loss_of_the_lease_has_lost_it_and_a_later_one_has_not(slot: Slot) -> None:
+    now = time.monotonic()
+    slot.lease_until, slot.lost_at = now + 60, now - 1
+
+    assert slot.lease_left(now - 2) < 0
+    assert slot.lease_left(now) > 50
+
+
 @pytest.mark.parametrize("name", [name for name, *_ in Slot._fields_])
 def test_each_number_is_aligned_so_that_a_store_is_whole(name: str) -> None:
     assert getattr(Slot, name).offset % 8 == 0

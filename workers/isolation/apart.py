@@ -146,6 +146,8 @@ class Apart:
 
     def _leave_worker(self, _pipe: int) -> None:
         for connection in self._belongings.connections:
+            if connection.fileno() < 0:
+                continue
             # Closed by number: an orderly end would be seen at the other side. Nobody uses the objects any more.
             os.close(connection.fileno())
 

@@ -5,15 +5,16 @@
 -- ARGV[3] resume      1 = first take back what already lies in this worker's own lists: a lost
 --                     reply, or a job handed to its inbox; such jobs come on top of `count`
 -- ARGV[4] wait        1 = when there is nothing, register as waiting for a hand-over
--- ARGV[5] lane_count  how many lanes follow
--- ARGV[6..] lanes     '<queue>:<level>' in the order to be tried, then the queue names
+-- ARGV[5] in_hand     ids that the worker runs at this moment, with commas: resume leaves them alone
+-- ARGV[6] lane_count  how many lanes follow
+-- ARGV[7..] lanes     '<queue>:<level>' in the order to be tried, then the queue names
 -- Returns {'unregistered'} | {'ok', jobs, faults}: jobs = {{id, token, errors, crashes, envelope}, …},
 --         faults = keys of a wrong type, in words. Empty jobs with wait = 1: registered.
 -- Atomic: an id must never be in a list and in a reply that nobody can find again.
 -- Uses: names clock tally unreadable begin
 -- Flags: allow-oom (a full server must still drain)
 local worker, count = ARGV[1], tonumber(ARGV[2])
-local resume, wait, lane_count = ARGV[3] == '1', ARGV[4] == '1', tonumber(ARGV[5])
+local resume, wait, lane_count = ARGV[3] == '1', ARGV[4] == '1', tonumber(ARGV[6])
 
 if redis.call('HEXISTS', workers_key, worker) == 0 then return {'unregistered'} end
 
@@ -25,15 +26,18 @@ if resume then
   local inbox = inbox_key(worker)
   while redis.call('LMOVE', inbox, processing, 'RIGHT', 'LEFT') do end
   local own = redis.call('LRANGE', processing, 0, -1)
-  local seen = {}
+  local seen, in_hand = {}, {}
+  for id in string.gmatch(ARGV[5], '[^,]+') do in_hand[id] = true end
   for i = #own, 1, -1 do
     local id = own[i]
-    jobs[#jobs + 1] = begin(id, worker, processing, now, not seen[id])
-    seen[id] = true
+    if not in_hand[id] then
+      jobs[#jobs + 1] = begin(id, worker, processing, now, not seen[id])
+      seen[id] = true
+    end
   end
 end
 if #jobs == 0 then
-  take(worker, count, ARGV, 6, 5 + lane_count, now, jobs, faults)
+  take(worker, count, ARGV, 7, 6 + lane_count, now, jobs, faults)
 end
 if #jobs == 0 and wait then
   local function enter(key)
@@ -41,6 +45,6 @@ if #jobs == 0 and wait then
     if type(added) == 'table' then faults[#faults + 1] = key .. ': ' .. added.err end
   end
   enter(waiting_key)
-  for i = 6 + lane_count, #ARGV do enter(idle_key(ARGV[i])) end
+  for i = 7 + lane_count, #ARGV do enter(idle_key(ARGV[i])) end
 end
 return {'ok', jobs, faults}

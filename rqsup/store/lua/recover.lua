@@ -9,6 +9,8 @@
 -- ARGV[7] evidence    JSON: the cause with the stack of the dead worker, for the charged or condemned job alone
 -- ARGV[8] condemned   id of the job for whose sake an operator had the worker killed: it goes to the dead letters,
 --                     with the cause's message as the reason and no crash; '' = none
+-- ARGV[9] suspects    1 = its end was a crash, and each job that it had begun may have caused it: each is charged, but
+--                     none to the limit; the last try, alone in a fresh worker, tells which one it was
 -- Returns {'alive'} (it beat again: nothing changed) | {'ok', returned ids, buried ids, left}:
 --         left = jobs still to return; call again until it is 0.
 -- Atomic: two reapers may run this at once; each job is returned once, with a new token.
@@ -16,6 +18,7 @@
 -- Flags: allow-oom (a full server must still recover)
 local worker, beat, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local cause, charged, crash_limit, evidence, condemned = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local suspects = ARGV[9] == '1'
 
 if beat ~= '' and redis.call('HGET', workers_key, worker) ~= beat then return {'alive'} end
 
@@ -36,7 +39,8 @@ local function give_back(id)
   end
   local token = (tonumber(job[5]) or 0) + 1
   local crashes = tonumber(job[6]) or 0
-  if id == charged then
+  local suspected = suspects and not unbegun and crashes < crash_limit - 1
+  if id == charged or suspected then
     crashes = crashes + 1
     redis.call('HSET', key, 'crashes', crashes, 'crash', evidence)
     tally('crashed')
@@ -58,7 +62,7 @@ local function give_back(id)
   local fault = deliver(id, job[3], job[4], true)
   redis.call('HSET', key, 'state', 'ready', 'token', token, 'returned_at', now, 'returned', cause)
   -- A crash is counted as one; being handed back for somebody else's sake is nothing but that.
-  if id ~= charged then redis.call('HSET', key, 'returns', (tonumber(job[7]) or 0) + 1) end
+  if id ~= charged and not suspected then redis.call('HSET', key, 'returns', (tonumber(job[7]) or 0) + 1) end
   if fault then defer(id, now) end
   tally('recovered')
   returned[#returned + 1] = id

@@ -257,6 +257,21 @@ def test_a_second_copy_in_the_own_list_is_resumed_once(raw: Raw) -> None:
     assert raw.processing() == ["a"]
 
 
+def test_resume_leaves_the_jobs_alone_that_the_worker_has_in_hand(raw: Raw) -> None:
+    for job_id in ("a", "b", "c"):
+        raw.enqueue(job_id)
+    raw.claim(count=3)
+    raw.claim(wait=True)
+    raw.enqueue("handed")
+
+    call = scripts.claim(
+        raw.root, worker="w", count=1, lanes=["q:normal"], queues=["q"], resume=True, wait=False, in_hand=["a", "c"]
+    )
+
+    assert sorted((job.id, job.token) for job in raw.run(call).jobs) == [("b", 2), ("handed", 1)]
+    assert {raw.job(job_id)["token"] for job_id in ("a", "c")} == {"1"}
+
+
 def test_a_copy_of_another_workers_job_is_dropped(raw: Raw) -> None:
     raw.register("other")
     raw.enqueue("a")
@@ -281,4 +296,4 @@ def test_foreign_bytes_survive_the_way_through_python(raw: Raw) -> None:
 def test_a_call_counts_its_lanes() -> None:
     call = scripts.claim("r:", worker="w", count=2, lanes=["q:high", "q:low"], queues=["q"], resume=True, wait=False)
 
-    assert call.arguments == ("w", 2, 1, 0, 2, "q:high", "q:low", "q")
+    assert call.arguments == ("w", 2, 1, 0, "", 2, "q:high", "q:low", "q")

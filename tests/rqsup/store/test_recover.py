@@ -36,6 +36,23 @@ def test_each_job_comes_back_to_its_own_lane(raw: Raw) -> None:
     assert (raw.ready("p:high"), raw.ready("q:low")) == (["a"], ["b"])
 
 
+def test_each_suspect_is_charged_and_none_to_the_limit(raw: Raw) -> None:
+    for job_id in ("a", "b", "c"):
+        raw.enqueue(job_id)
+    raw.redis.hset(raw.keys.job("b"), "crashes", 2)
+    raw.claim(count=3)
+    raw.claim(wait=True)
+    raw.enqueue("handed")
+
+    recovery = raw.recover(suspects=True, crash_limit=3)
+
+    assert recovery.buried == []
+    charged = {job_id: (raw.job(job_id).get("crashes", "0"), raw.job(job_id).get("returns", "0")) for job_id in ("a", "b", "c", "handed")}  # fmt: skip
+    assert charged == {"a": ("1", "0"), "b": ("2", "1"), "c": ("1", "0"), "handed": ("0", "1")}
+    assert raw.job("a")["crash"] == '{"message": "killed"}'
+    assert raw.stat("crashed") == 2
+
+
 def test_the_worker_leaves_the_registry_and_waits_no_longer(raw: Raw) -> None:
     raw.claim(wait=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
@@ -355,3 +356,129 @@ def limited_fsize(path: str) -> int:
 def rlimits() -> list[tuple[int, int]]:
     """The limits of this process."""
     return [resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in ("DATA", "CPU", "NOFILE", "FSIZE")]
+
+
+#: Jobs of `probe.together` that run in this process now, and the most that ever did.
+together_now = together_most = 0
+
+
+@task(name="probe.together", timeout=30)
+async def together(seconds: float, gate: str = "") -> tuple[int, int, str]:
+    """Wait, first for a file; returns who ran it, how many did at most so far, and the job of the context after the wait."""
+    global together_now, together_most  # noqa: PLW0603 - one event loop, one thread
+    together_now += 1
+    together_most = max(together_most, together_now)
+    try:
+        while gate and not Path(gate).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(seconds)
+        return os.getpid(), together_most, current_job().id
+    finally:
+        together_now -= 1
+
+
+@task(name="probe.alone")
+def alone() -> int:
+    """How many of `probe.together` run beside it."""
+    return together_now
+
+
+@task(name="probe.until_async", timeout=60)
+async def until_async(path: str) -> int:
+    """Wait until the file is there; returns who ran it."""
+    while not Path(path).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.01)
+    return os.getpid()
+
+
+@task(name="probe.clean_up_async", timeout=60)
+async def clean_up_async(folder: str) -> None:
+    """Wait for its worker's stop, and note in a file of its id that it could clean up."""
+    Path(folder, f"{current_job().id}.begun").touch()  # noqa: ASYNC240 - a local folder
+    try:
+        await asyncio.sleep(600)
+    except JobShutdown:
+        Path(folder, f"{current_job().id}.cleaned").touch()  # noqa: ASYNC240 - a local folder
+        raise
+
+
+@task(name="probe.over_time_async", timeout=0.2, max_attempts=1)
+async def over_time_async() -> None:
+    """Run longer than allowed, and let itself be cancelled."""
+    await asyncio.sleep(600)
+
+
+@task(name="probe.block_async", timeout=0.2, max_attempts=1)
+async def block_async(path: str) -> None:
+    """Wait until the file is there, then block the event loop."""
+    await until_async.function(path)
+    time.sleep(600)  # noqa: ASYNC251 - that is the point
+
+
+@task(name="probe.stubborn_async", timeout=0.2, max_attempts=1)
+async def stubborn_async() -> None:
+    """Ignore each cancellation."""
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+
+
+@task(name="probe.die_in_step")
+async def die_in_step(path: str) -> None:
+    """Kill its worker, as soon as the file is there."""
+    await until_async.function(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(name="probe.die_between_steps")
+async def die_between_steps() -> None:
+    """Have its worker killed while no coroutine executes."""
+    subprocess.Popen(["sh", "-c", f"sleep 0.1; kill -9 {os.getpid()}"])  # noqa: ASYNC220 - that is the point
+    await asyncio.sleep(600)
+
+
+@task(name="probe.raise_async", max_attempts=1)
+async def raise_async(kind: str, apart: bool = False) -> None:
+    """Raise what would end an event loop, itself or in a task that it started."""
+    faults = [SystemExit("I want out"), KeyboardInterrupt(), asyncio.CancelledError()]
+    fault = next(fault for fault in faults if type(fault).__name__ == kind)
+
+    async def fall() -> None:
+        raise fault
+
+    if apart:
+        falling = asyncio.create_task(fall())
+        await asyncio.sleep(600)
+        del falling
+    raise fault
+
+
+@task(name="probe.leave_task_behind")
+async def leave_task_behind(path: str) -> None:
+    """Return while a task that it started still runs."""
+
+    async def stay() -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            Path(path).touch()  # noqa: ASYNC240 - a local folder
+
+    kept.append(asyncio.create_task(stay()))
+    await asyncio.sleep(0)
+
+
+#: Tasks of the event loop, so that nothing else ends them.
+kept: list[asyncio.Task[None]] = []
+
+
+@task(name="probe.noop_async")
+async def noop_async() -> None:
+    """Nothing."""
+
+
+@task(name="probe.say_async")
+async def say_async(text: str) -> None:
+    """Print, and let others print in between."""
+    for turn in range(3):
+        print(f"{text} {turn}")  # noqa: T201 - that is the point
+        await asyncio.sleep(0.01)
