@@ -66,13 +66,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def wait_for(predicate: Any, limit_s: float, what: str) -> None:
+def wait_for(predicate: Any, limit_s: float, what: str, pause_s: float = 0.002) -> None:
     """Wait for a fact; a benchmark that waits in vain is a failed one."""
     deadline = time.monotonic() + limit_s
     while not predicate():
         if time.monotonic() > deadline:
             sys.exit(f"waited {limit_s:g} s in vain for {what}")
-        time.sleep(0.002)
+        time.sleep(pause_s)
 
 
 def report(name: str, figures: dict[str, Any], *, kept: bool) -> int:
