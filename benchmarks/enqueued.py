@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from benchmarks.parts import Effort
 
 MODULE = "benchmarks.enqueue"
+#: Most that a client may take beside the bare command.
+AIM = 1.15
 
 
 def enqueue(effort: Effort, tell: Tell) -> list[Figure]:
@@ -27,7 +29,7 @@ def enqueue(effort: Effort, tell: Tell) -> list[Figure]:
     quiet: list[bool] = []
     while quiet.count(True) < effort.rounds and len(quiet) < effort.rounds + 2:
         with watching() as watch:
-            ended = subprocess.run([sys.executable, "-m", MODULE], check=False, stdout=subprocess.PIPE, text=True)
+            ended = subprocess.run([sys.executable, "-m", MODULE, "1"], check=False, stdout=subprocess.PIPE, text=True)
         if not ended.stdout:
             sys.exit(f"{MODULE} ended with {ended.returncode} and said nothing")
         rounds.append(read(json.loads(ended.stdout.splitlines()[-1])))
@@ -40,22 +42,24 @@ def enqueue(effort: Effort, tell: Tell) -> list[Figure]:
 
 
 def read(told: dict[str, Any]) -> list[Figure]:
-    """The numbers of its JSON line; a name with `_to_` or `ratio` compares two of them, and `_per_s` is a rate.
+    """Its JSON line: what it compares to the bare command, and the rate of each way to send.
 
-    >>> [figure.unit for figure in read({"benchmark": "enqueue", "one_per_s": 9000.0, "one_to_bare": 0.9, "kept": True})]
-    ['jobs/s', 'ratio']
+    >>> [figure.name for figure in read({"benchmark": "enqueue", "ratio_to_bare": 1.1, "enqueue": {"per_s": 9000}})]
+    ['enqueue/bare', 'enqueue.enqueue']
     """
-    numbers = {
-        name: value for name, value in told.items() if isinstance(value, float | int) and not isinstance(value, bool)
-    }
-    return [
-        Figure(f"enqueue.{name}", name.replace("_", " "), _unit(name), (float(value),))
-        for name, value in numbers.items()
-        if _unit(name)
+    compared = [
+        Figure(
+            "enqueue/bare",
+            "enqueue, wall time to that of the bare command",
+            RATIO,
+            (float(told["ratio_to_bare"]),),
+            "lower",
+            AIM,
+        )
     ]
-
-
-def _unit(name: str) -> str:
-    if "_to_" in name or "ratio" in name:
-        return RATIO
-    return "jobs/s" if name.endswith("_per_s") else ""
+    rates = [
+        Figure(f"enqueue.{name}", name.replace("_", " "), "jobs/s", (float(way["per_s"]),))
+        for name, way in told.items()
+        if isinstance(way, dict)
+    ]
+    return [*compared, *rates]

@@ -38,7 +38,8 @@ def watching() -> Iterator[Watch]:
     ours, all_s = family_cpu_s(), machine_cpu_s()
     yield watch
     watch.seconds = time.monotonic() - began
-    watch.other_cores = (machine_cpu_s() - all_s - (family_cpu_s() - ours)) / watch.seconds
+    # Both clocks tick 100 times a second: a little below nothing is nothing.
+    watch.other_cores = max(0.0, (machine_cpu_s() - all_s - (family_cpu_s() - ours)) / watch.seconds)
 
 
 def await_quiet(limit_s: float = QUIET_LIMIT_S) -> None:
