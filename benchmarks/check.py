@@ -34,9 +34,10 @@ def write_base(path: Path, figures: Sequence[Figure]) -> int:
     return 0
 
 
-def compare(path: Path, figures: Sequence[Figure]) -> int:
-    """Print each ratio beside its base; returns the exit status."""
-    judged = judge(figures, stored(json.loads(path.read_text())))
+def compare(path: Path, figures: Sequence[Figure], parts: Sequence[str] = GATED) -> int:
+    """Print each ratio of these parts beside its base; returns the exit status."""
+    base = stored(json.loads(path.read_text()))
+    judged = judge(figures, {name: value for name, value in base.items() if name.startswith(tuple(parts))})
     print(f"{'ratio':28} {'base':>8} {'now':>8}")
     for one in judged:
         print(line(one))
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
         print(f"no base in {options.base}: make one on a quiet machine by --write", file=sys.stderr)
         return STATUS[Verdict.MISSING]
     figures = run(options.only, EFFORT)
-    return write_base(options.base, figures) if options.write else compare(options.base, figures)
+    return write_base(options.base, figures) if options.write else compare(options.base, figures, options.only)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,10 @@ class BareSocket:
         """The next reply."""
         gets = self._reader.gets
         while (reply := gets()) is False:
-            self._reader.feed(self._socket.recv(1 << 16))
+            data = self._socket.recv(1 << 16)
+            if not data:
+                sys.exit("Redis closed the connection of the bare loop")
+            self._reader.feed(data)
         if isinstance(reply, hiredis.ReplyError):
             sys.exit(f"Redis answered the bare loop with an error: {reply}; have the scripts changed?")
         return reply
@@ -147,12 +150,17 @@ def measure(jobs: int = DRAIN_JOBS, *, processes: int = 2, claim: int = CLAIM, s
             )
             for number in range(processes)
         ]  # fmt: skip
-        for process in started:
-            if process.stdout is None or process.stdout.readline() != b"ready\n":
-                sys.exit("a process of the bare loop did not start: see its words above")
-        result = drained(scene, jobs, [process.pid for process in started], begin=lambda: _go(started))
-        for process in started:
-            process.communicate(timeout=60)
+        try:
+            for process in started:
+                if process.stdout is None or process.stdout.readline() != b"ready\n":
+                    sys.exit("a process of the bare loop did not start: see its words above")
+            result = drained(scene, jobs, [process.pid for process in started], begin=lambda: _go(started))
+            for process in started:
+                process.communicate(timeout=60)
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
         return result
 
 

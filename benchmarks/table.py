@@ -62,6 +62,6 @@ def number(value: float, unit: str) -> str:
     >>> number(0.4567, "ratio"), number(12345.6, "jobs/s"), number(0.123, "ms"), number(0.0, "jobs")
     ('0.457', '12,346', '0.12', '0')
     """
-    if unit == RATIO:
+    if unit in {RATIO, "share"}:
         return f"{value:.3f}"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"

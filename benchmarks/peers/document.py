@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.peer import Peer
+from benchmarks.peers.promises import OURS, outcomes
 from benchmarks.peers.results import medians, ranked
 from benchmarks.peers.scenarios.scale import Row
 
 #: All rows, by scenario.
 Results = Mapping[str, Sequence[Row]]
-OURS = "rqsup"
 INTRODUCTION = """# Benchmarks
 
 rqsup beside other queues, made by `make bench-peers`: everything below is written by that command, so that it can be made again on any
@@ -93,7 +93,7 @@ def write(path: Path, results: Results, peers: Sequence[Peer], about: Mapping[st
 def text(results: Results, peers: Sequence[Peer], about: Mapping[str, Any], plots: set[str]) -> str:
     """The whole document."""
     told = {"rounds": "?", "cores": "?", "memory": "?", "system": "?", "redis": "?", "at": "?"} | dict(about)
-    sections = {"Wins and losses": wins_and_losses(results)}
+    sections = {"What is promised": promised(results), "Wins and losses": wins_and_losses(results)}
     sections |= {title: table(results, columns) for title, columns in TABLES.items()}
     sections |= {title: curve(results, what) for title, what in CURVES.items()}
     sections |= {"Recovery after kill -9": recovery(results.get("recovery", ())), "What failed": errors(results)}
@@ -143,6 +143,19 @@ def recovery(rows: Sequence[Row]) -> str:
     )
     head = ["peer", "jobs in the killed process", "first runs again after", "jobs that ended", "not run again"]
     return f"{words}\n\n{_markdown(head, table_rows)}"
+
+
+def promised(results: Results) -> str:
+    """What became of each promise."""
+    rows = [
+        [
+            one.promise.words, f"{one.promise.factor:g}", f"{one.times:.2f} ({one.closest})", "kept" if one.kept else "**broken**",
+        ]
+        for one in outcomes(results)
+    ]  # fmt: skip
+    words = "Quotients of two measurements in the same round, median of the rounds; beside the peer that comes closest."
+    table_of_them = _markdown(["promise", "times as good, at least", "measured", ""], rows)
+    return f"{words}\n\n{table_of_them}" if rows else ""
 
 
 def wins_and_losses(results: Results) -> str:

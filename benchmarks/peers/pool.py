@@ -39,7 +39,7 @@ class Pool:
 
     def __init__(self, peer: Peer, server: Server, *, tuned: bool = True, patience_s: float = 0.0) -> None:
         self.peer, self.server, self._tuned, self._patience_s = peer, server, tuned, patience_s
-        self.folder = CACHE / "run" / f"{peer.name}-{server.port}"
+        self.folder = CACHE / "run" / peer.name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         (self.folder / "peer_app.py").write_text(peer.application)

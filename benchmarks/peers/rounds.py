@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from benchmarks.figures import Tell
 from benchmarks.peers.environments import CACHE
@@ -44,15 +45,14 @@ def _until_quiet(peer: Peer, scenario: str, scale: Scale, tell: Tell) -> list[Ro
 
 def turn(peer: Peer, scenario: str, scale: Scale) -> list[Row]:
     """One measurement of one peer on a server of its own; what goes wrong is a row, too."""
-    server = Server(CACHE / "redis")
-    pool = Pool(peer, server, tuned=scenario not in PLAIN, patience_s=scale.patience_s)
     try:
-        return SCENARIOS[scenario](pool, scale)
+        with (
+            closing(Server(CACHE / "redis")) as server,
+            closing(Pool(peer, server, tuned=scenario not in PLAIN, patience_s=scale.patience_s)) as pool,
+        ):
+            return SCENARIOS[scenario](pool, scale)
     except (PeerFailed, subprocess.TimeoutExpired) as fault:
         return [{"error": str(fault), "quiet": True}]
-    finally:
-        pool.close()
-        server.close()
 
 
 def _watched(peers: Sequence[Peer], scale: Scale, tell: Tell) -> Iterator[Row]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from benchmarks.check import compare, write_base
 from benchmarks.figures import Better, Figure
 from benchmarks.gate import STATUS, Verdict, base_of, judge, overall
 
@@ -58,3 +62,18 @@ def test_a_noisy_run_cannot_become_the_base() -> None:
     assert base_of([Figure("drain", "", "ratio", (1.0, 1.1, 0.9)), Figure("rate", "", "1/s", (5,))]) == {"drain": 1.0}
     with pytest.raises(ValueError, match="drain"):
         base_of([Figure("drain", "", "ratio", (1.0, 2.0, 0.2))])
+
+
+def test_the_command_writes_a_base_and_compares_the_parts_measured_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base.json"
+    was = [Figure("drain/limit", "", "ratio", (1.0, 1.0, 1.0)), Figure("steady", "", "ratio", (0.9, 0.9, 0.9))]
+
+    assert write_base(base, was) == 0
+    assert json.loads(base.read_text()) == {"ratios": {"drain/limit": 1.0, "steady": 0.9}}
+    assert compare(base, was) == 0
+    assert compare(base, was[:1]) == 1
+    assert compare(base, was[:1], ["drain"]) == 0
+    assert compare(base, [Figure("drain/limit", "", "ratio", (0.1, 1.0, 1.0)), was[1]]) == 75
+    assert "too noisy to tell" in capsys.readouterr().out

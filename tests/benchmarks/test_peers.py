@@ -11,6 +11,7 @@ import pytest
 from benchmarks.peers import document, plots, results, rounds
 from benchmarks.peers.environments import NoEnvironment, find_python, is_installed
 from benchmarks.peers.peer import Peer
+from benchmarks.peers.promises import outcomes
 from benchmarks.peers.scenarios.scale import QUICK, Row
 from benchmarks.peers.systems import PEERS
 from benchmarks.peers.systems.rqsup import rqsup
@@ -88,6 +89,25 @@ def test_the_document_shows_wins_losses_errors_and_who_lost_jobs() -> None:
     assert "| peer | 1 | 8 |" in text
     assert "![Throughput](benchmarks/drain.svg)" in text
     assert "scaling.svg" not in text
+
+
+def test_a_promise_is_a_quotient_inside_of_a_round_beside_the_closest_peer() -> None:
+    rates = {"rqsup": (60.0, 90.0, 70.0), "dramatiq": (10.0, 30.0, 10.0), "cauli": (60.0, 60.0, 60.0)}
+    rows: list[Row] = [
+        {"peer": peer, "round": number, "per_s": rate, "quiet": True}
+        for peer, found in rates.items()
+        for number, rate in enumerate(found)
+    ]
+    rows.append({"peer": "dramatiq", "round": 2, "per_s": 99.0, "quiet": False})
+
+    beside = {one.promise.words: one for one in outcomes({"drain": rows})}
+
+    assert beside["drain, beside Dramatiq"].times == 6.0
+    assert beside["drain, beside Dramatiq"].kept
+    assert not beside["drain, beside cauli"].kept
+    # This run has no figures of that setting: the default is judged.
+    assert beside["drain with settle: each, beside Dramatiq"].times == 6.0
+    assert "pick-up when idle, median" not in beside
 
 
 @pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed: pip install 'rqsup[bench]'")

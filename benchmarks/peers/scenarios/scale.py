@@ -21,7 +21,7 @@ class Scale:
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
     sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000, 1_000_000)
     #: Longest time to fill a queue, and longest to wait for a killed process's jobs.
-    fill_s: float = 90.0
+    fill_s: float = 45.0
     watch_s: float = 120.0
     #: Seconds to wait for others to pause, and how often a peer's turn is repeated because they did not.
     patience_s: float = 5.0
