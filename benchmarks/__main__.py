@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from benchmarks.figures import Figure
 from benchmarks.parts import FULL, PARTS, QUICK, Effort
 from benchmarks.table import show
 from rqsup import __version__
+
+#: Seconds from the start after which disturbed rounds are only marked: three minutes are promised.
+REPEATS_S = 60.0
 
 
 def run(parts: Sequence[str], effort: Effort) -> list[Figure]:
@@ -68,7 +72,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", type=names(list(PARTS)), default=list(PARTS), metavar="PART,…", help=", ".join(PARTS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write all figures there.")
     options = parser.parse_args(arguments)
-    figures = run(options.only, QUICK if options.quick else FULL)
+    effort = replace(QUICK if options.quick else FULL, repeat_until=time.monotonic() + REPEATS_S)
+    figures = run(options.only, effort)
     show(figures)
     if options.json:
         write(options.json, figures)

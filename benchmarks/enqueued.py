@@ -27,7 +27,7 @@ def enqueue(effort: Effort, tell: Tell) -> list[Figure]:
         return []
     rounds: list[list[Figure]] = []
     quiet: list[bool] = []
-    while quiet.count(True) < effort.rounds and len(quiet) < effort.rounds + 2:
+    while effort.wants_more(quiet):
         with watching() as watch:
             ended = subprocess.run([sys.executable, "-m", MODULE, "1"], check=False, stdout=subprocess.PIPE, text=True)
         if not ended.stdout:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +13,6 @@ from benchmarks.enqueued import enqueue
 from benchmarks.figures import Figure, Tell, percentile, ratio
 from benchmarks.meters import await_quiet, watching
 from rqsup.settings import WorkerSettings
-
-#: More rounds than asked for, for those in which others used the machine.
-EXTRA_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,20 @@ class Effort:
     recovery_jobs: int = 4_000
     recovery_kills: int = 20
     redis_commands: int = 100_000
+    #: More rounds than asked for, for those in which others used the machine; none begins after so much monotonic time.
+    extra: int = 2
+    repeat_until: float = math.inf
+
+    def wants_more(self, quiet: Sequence[bool]) -> bool:
+        """Whether another round is to follow those that were quiet, or were not."""
+        if len(quiet) < self.rounds:
+            return True
+        missing = quiet.count(True) < self.rounds
+        return missing and len(quiet) < self.rounds + self.extra and time.monotonic() < self.repeat_until
 
 
 FULL = Effort()
-QUICK = Effort(1, 4_000, 50, 800, 4, 2.0, 1_000, 3, 10_000)
+QUICK = Effort(1, 4_000, 50, 800, 4, 2.0, 1_000, 3, 10_000, extra=0)
 Row = dict[str, float]
 
 
@@ -40,7 +49,7 @@ def in_rounds(effort: Effort, tell: Tell, name: str, measure: Callable[[], Row])
     """Measure so many times, and a little more often when disturbed; with whether each round was quiet."""
     rows: list[Row] = []
     quiet: list[bool] = []
-    while quiet.count(True) < effort.rounds and len(rows) < effort.rounds + EXTRA_ROUNDS:
+    while effort.wants_more(quiet):
         await_quiet(2.0)
         with watching() as watch:
             rows.append(measure())

@@ -73,6 +73,15 @@ def test_disturbed_rounds_are_repeated_but_not_for_ever(monkeypatch: pytest.Monk
     assert not any(quiet)
 
 
+def test_after_a_while_disturbed_rounds_are_only_marked() -> None:
+    effort = Effort(rounds=2, repeat_until=0.0)
+
+    assert effort.wants_more([False])
+    assert not effort.wants_more([False, False])
+    assert Effort(rounds=2).wants_more([False, False])
+    assert not Effort(rounds=2).wants_more([True, True])
+
+
 def test_every_part_is_named() -> None:
     assert list(PARTS) == ["drain", "enqueue", "pickup", "steady", "mixed", "idle", "memory", "recovery"]
 
