@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.figures import Figure
 from benchmarks.parts import FULL, PARTS, QUICK, Effort
+from benchmarks.stage import end_in_order
 from benchmarks.table import show
 from rqsup import __version__
 
@@ -67,6 +68,7 @@ def names(known: Sequence[str]) -> Any:
 
 def main(arguments: list[str]) -> int:
     """Run it; 0 only if all promises were kept."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="Small numbers, to see that it works.")
     parser.add_argument("--only", type=names(list(PARTS)), default=list(PARTS), metavar="PART,…", help=", ".join(PARTS))

@@ -16,6 +16,7 @@ from benchmarks.__main__ import names, run
 from benchmarks.figures import Figure
 from benchmarks.gate import ALLOWED, STATUS, Judged, Verdict, base_of, judge, overall, stored
 from benchmarks.parts import FULL, GATED
+from benchmarks.stage import end_in_order
 
 BASE = Path(__file__).with_name("base.json")
 #: More rounds than `make bench` has: they have to agree.
@@ -59,6 +60,7 @@ def line(judged: Judged) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run it."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.check")
     parser.add_argument("--write", action="store_true", help="Make this run the base.")
     parser.add_argument("--base", type=Path, default=BASE, metavar="FILE")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -73,6 +74,11 @@ def wait_for(predicate: Any, limit_s: float, what: str, pause_s: float = 0.002) 
         if time.monotonic() > deadline:
             sys.exit(f"waited {limit_s:g} s in vain for {what}")
         time.sleep(pause_s)
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this process as an interrupt does: servers, masters and peers of a benchmark must not outlive it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def report(name: str, figures: dict[str, Any], *, kept: bool) -> int:

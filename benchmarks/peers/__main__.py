@@ -28,11 +28,13 @@ from benchmarks.peers.rounds import rounds
 from benchmarks.peers.scenarios import SCENARIOS
 from benchmarks.peers.scenarios.scale import FULL, QUICK
 from benchmarks.peers.systems import PEERS
+from benchmarks.stage import end_in_order
 from rqsup.store.server import find_binary
 
 
 def main(arguments: list[str]) -> int:
     """Run it; 1 when a peer could not be installed or measured."""
+    end_in_order()
     options = _options().parse_args(arguments)
     began = time.monotonic()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,18 +129,23 @@ def curve(results: Results, what: Curve) -> str:
 
 
 def recovery(rows: Sequence[Row]) -> str:
-    """Who runs a killed process's jobs again, after how long, and who lost them."""
-    table_rows = []
-    for row in sorted((row for row in rows if "held" in row), key=lambda row: row["first_again_ms"] or float("inf")):
-        lost = row["held"] - row["again"]
-        first = "never" if row["first_again_ms"] is None else f"{row['first_again_ms']:,.0f} ms"
-        verdict = "none" if not lost else f"{lost} of {row['held']} within {row['watched_s']:g} s"
-        table_rows.append([row["peer"], str(row["held"]), first, f"{row['ended']} of {row['jobs']}", verdict])
-    if not table_rows:
+    """Who runs a killed process's jobs again, after how long, and who lost them; all rounds together."""
+    rows = [row for row in rows if "held" in row]
+    if not rows:
         return ""
+    first = medians(rows, "first_again_ms")
+    table_rows = []
+    for peer in sorted({row["peer"] for row in rows}, key=lambda peer: (first.get(peer, math.inf), peer)):
+        held, again, ended, jobs = (
+            sum(row[key] for row in rows if row["peer"] == peer) for key in ("held", "again", "ended", "jobs")
+        )
+        after = f"{first[peer]:,.0f} ms" if peer in first else "never"
+        table_rows.append(
+            [peer, str(held), after, f"{ended} of {jobs}", f"{held - again} of {held}" if held > again else "none"]
+        )
     words = (
-        "20 jobs of a second each, two worker processes; one that runs jobs is killed. Default settings. Jobs that are not back within the time "
-        "watched may come back later, or never: see what the peer promises."
+        f"{rows[0]['jobs']} jobs of two seconds each, two worker processes; one that runs jobs is killed. Default settings, watched for "
+        f"{rows[0]['watched_s']:g} s, sums of all rounds. A job that is not back within that time may come back later, or never."
     )
     head = ["peer", "jobs in the killed process", "first runs again after", "jobs that ended", "not run again"]
     return f"{words}\n\n{_markdown(head, table_rows)}"

@@ -14,14 +14,14 @@ URL, NAME = os.environ["BENCH_URL"], "bench"
 TUNED = os.environ["BENCH_TUNED"] == "1"
 marks = Marks(os.environ["BENCH_MARKS"])
 """
-#: The handlers of peers with plain functions, and of those with coroutines; 1 s is long enough to be killed in.
+#: The handlers of peers with plain functions, and of those with coroutines; 2 s is long enough to be killed in.
 PLAIN = """\
 def noop(payload):
     marks.start(payload["user_id"])
 
 def nap(payload):
     marks.start(payload["user_id"])
-    time.sleep(1)
+    time.sleep(2)
     marks.done(payload["user_id"])
 """
 ASYNC = """\
@@ -30,7 +30,7 @@ async def noop(payload):
 
 async def nap(payload):
     marks.start(payload["user_id"])
-    await asyncio.sleep(1)
+    await asyncio.sleep(2)
     marks.done(payload["user_id"])
 """
 

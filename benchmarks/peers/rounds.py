@@ -11,20 +11,21 @@ from benchmarks.figures import Tell
 from benchmarks.peers.environments import CACHE
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.pool import PeerFailed, Pool
-from benchmarks.peers.scenarios import ONCE, PLAIN, SCENARIOS
+from benchmarks.peers.promises import OURS
+from benchmarks.peers.scenarios import PLAIN, SCENARIOS
 from benchmarks.peers.scenarios.scale import Row, Scale
 from benchmarks.peers.server import Server
 
 #: Peers that are watched at the same time after a kill: they mostly wait.
-TOGETHER = 5
+TOGETHER = 6
 
 
 def rounds(peers: Sequence[Peer], scenario: str, count: int, scale: Scale, tell: Tell) -> Iterator[Row]:
     """All rows of one scenario, as they come."""
-    if scenario == "recovery":
-        yield from _watched(peers, scale, tell)
-        return
-    for number in range(1, 1 + (1 if scenario in ONCE else count)):
+    for number in range(1, 1 + count):
+        if scenario == "recovery":
+            yield from ({"round": number} | row for row in _watched(peers, scale, tell))
+            continue
         for peer in peers:
             for row in _until_quiet(peer, scenario, scale, tell):
                 yield {"peer": peer.name, "round": number} | row
@@ -56,12 +57,15 @@ def turn(peer: Peer, scenario: str, scale: Scale) -> list[Row]:
 
 
 def _watched(peers: Sequence[Peer], scale: Scale, tell: Tell) -> Iterator[Row]:
-    # The servers are threads' children, but nothing here ends with its thread.
-    with ThreadPoolExecutor(TOGETHER) as threads:
-        for peer, rows in zip(peers, threads.map(lambda peer: turn(peer, "recovery", scale), peers), strict=True):
-            for row in rows:
-                tell(f"recovery: {peer.name}: {told(row)}")
-                yield {"peer": peer.name, "round": 1} | row
+    """A kill of each peer. Those that take seconds or minutes are watched together; rqsup takes milliseconds, and is alone."""
+    alone = [peer for peer in peers if peer.name.startswith(OURS)]
+    for group, together in ((alone, 1), ([peer for peer in peers if peer not in alone], TOGETHER)):
+        with ThreadPoolExecutor(together) as threads:
+            turns = threads.map(lambda peer: turn(peer, "recovery", scale), group)
+            for peer, rows in zip(group, turns, strict=True):
+                for row in rows:
+                    tell(f"recovery: {peer.name}: {told(row)}")
+                    yield {"peer": peer.name} | row
 
 
 def told(row: Row) -> str:

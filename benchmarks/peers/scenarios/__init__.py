@@ -12,7 +12,5 @@ SCENARIOS: dict[str, Callable[[Pool, Scale], list[Row]]] = {
     "drain": drain.run, "enqueue": enqueue.run, "pickup": pickup.run, "memory": memory.run, "scaling": scaling.run,
     "length": length.run, "payload": payload.run, "recovery": recovery.run,
 }  # fmt: skip
-#: What does not change from round to round enough to be worth the time, or takes minutes: done once.
-ONCE = ("memory", "recovery")
 #: With default settings: what a user gets who only installs it.
 PLAIN = ("recovery",)

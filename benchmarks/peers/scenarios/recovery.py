@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmarks.peers.pool import PeerFailed, Pool
 from benchmarks.peers.scenarios.scale import Row, Scale
 
-#: Jobs of a second each, two worker processes; the kill comes so long after the first start.
+#: Jobs of two seconds each, two worker processes; the kill comes so long after the first start.
 JOBS, INTO_S = 20, 0.4
 
 

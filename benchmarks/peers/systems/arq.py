@@ -14,7 +14,7 @@ async def noop(ctx, payload):
 
 async def nap(ctx, payload):
     marks.start(payload["user_id"])
-    await asyncio.sleep(1)
+    await asyncio.sleep(2)
     marks.done(payload["user_id"])
 
 class WorkerSettings:
