@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from benchmarks.drain import LOOK_PAUSE_S, Scene, payload, pool, scene
-from benchmarks.meters import cpu_s, machine_cpu_s, pss_mib, tree
+from benchmarks.meters import cpu_s, machine_cpu_s, pss_mib, tree, watching
 from benchmarks.stage import end_in_order, report, wait_for
 from rqsup import Client, Request
 from tests.system.daemon import Daemon, stats
@@ -152,7 +152,7 @@ class Run:
 
 def measure(jobs: int, block: int, workers: int) -> dict[str, Any]:
     """Let so many jobs through; the first block comes alone, to know the memory of a pool that has worked."""
-    with scene(jobs) as place, pool(place, workers=workers, result_ttl=RESULT_TTL_S) as daemon:
+    with scene(jobs) as place, pool(place, workers=workers, result_ttl=RESULT_TTL_S) as daemon, watching() as watch:
         run = Run(place, daemon, block)
         blocks = run.pass_through(block)
         before = run.memory()
@@ -163,7 +163,8 @@ def measure(jobs: int, block: int, workers: int) -> dict[str, Any]:
     return {
         "jobs": jobs, "workers": workers, "first_us": round(blocks[0].cost_us, 2), "last_us": round(blocks[-1].cost_us, 2),
         "last_to_first": round(blocks[-1].cost_us / blocks[0].cost_us, 3), "memory_before": asdict(before),
-        "memory_after": asdict(after), "blocks": [asdict(one) for one in blocks], "faults": wrong,
+        "memory_after": asdict(after), "other_cores": round(watch.other_cores, 2),
+        "quiet": watch.quiet, "blocks": [asdict(one) for one in blocks], "faults": wrong,
     }  # fmt: skip
 
 
