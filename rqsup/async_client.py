@@ -24,6 +24,7 @@ from rqsup.request import (
     Sending,
     cancel_call,
     check_accepted,
+    check_all_accepted,
     check_cancelled,
     choose,
     chunks,
@@ -31,6 +32,7 @@ from rqsup.request import (
     has_result,
     prepare,
     result_of,
+    together,
 )  # fmt: skip
 from rqsup.settings import Settings
 from rqsup.store.async_store import AsyncStore
@@ -156,9 +158,6 @@ class AsyncClient:
         check_cancelled(job_id, await self.store.run(cancel_call(job_id, self.settings)), self.settings)
 
     async def _send_chunk(self, chunk: list[Sending]) -> list[AsyncJob]:
-        verdicts = await self.store.run_many([sending.call for sending in chunk])
-        for sending, verdict in zip(chunk, verdicts, strict=True):
-            if isinstance(verdict, Exception):
-                raise EnqueueError(f"Redis refused a job: {verdict}") from verdict
-            check_accepted(sending, verdict, self.settings)
+        answers = await self.store.run_many(together(chunk, self.settings))
+        check_all_accepted(chunk, answers, self.settings)
         return [AsyncJob(sending.job_id, self) for sending in chunk]
