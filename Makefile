@@ -11,6 +11,8 @@ PYTHON ?=
 DIR ?=
 # More words for pytest, for example PYTEST_ARGS="-k recover -x".
 PYTEST_ARGS ?=
+# More words for the benchmarks, for example BENCH_ARGS="--quick --json figures.json".
+BENCH_ARGS ?=
 
 # COVERAGE=1 counts the lines and branches that are run, in forked children too; `make report` shows them.
 COVERAGE ?=
@@ -20,10 +22,10 @@ CANDIDATES := $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14 \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[1-9]*/bin/python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types check coverage report clean
+.PHONY: help setup run test lint types check coverage report bench bench-peers bench-check clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP) ## Make .venv and install rqsup in it (the other targets do this themselves)
 
@@ -52,8 +54,18 @@ report: $(STAMP)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=90
 
+bench: $(STAMP) ## Measure rqsup by itself, in less than three minutes (BENCH_ARGS="--json FILE")
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-peers: $(STAMP) ## Install ten other queues, and measure all side by side (BENCH_ARGS="--peers rq,rqsup --quick")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
+
+bench-check: $(STAMP) ## Compare ratios with the stored ones; fails on a loss of more than 15 %, 75 = too noisy to tell
+	@$(BIN)/python -m benchmarks.check $(BENCH_ARGS)
+
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) .bench .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate counts only if it runs: a name on PATH may be a stand-in for a version that is not installed.

@@ -21,21 +21,26 @@ from tests.system.daemon import all_ended, stats
 SEED = 20
 
 
-def main(jobs: int = 50_000, kills: int = 200) -> int:
-    """Run it and print one JSON line."""
+def measure(jobs: int, kills: int) -> dict[str, Any]:
+    """Kill so many workers while so many jobs run."""
     with stage(workers={"count": 4}) as scene:
         scene.client.enqueue_many(Request("probe.nap", (0.002,)) for _ in range(jobs))
         started = time.monotonic()
         back_ms = _storm(scene, kills, jobs)
         wait_for(lambda: all_ended(scene.client, jobs), 600, "all jobs to end")
         counted, wrong = stats(scene.client), faults(scene.client)
-        figures = {
+        return {
             "jobs": jobs, "kills": kills, "succeeded": counted["succeeded"], "dead": counted.get("dead", 0),
             "returned": counted.get("recovered", 0), "seconds": round(time.monotonic() - started, 1), "seed": SEED,
             "killed_to_back_ms": spread(back_ms), "faults": wrong,
         }  # fmt: skip
-    spreads = spread(back_ms)
-    kept = counted["succeeded"] == jobs and not wrong and spreads["median"] < 20 and spreads["max"] < 1000
+
+
+def main(jobs: int = 50_000, kills: int = 200) -> int:
+    """Run it and print one JSON line."""
+    figures = measure(jobs, kills)
+    spreads = figures["killed_to_back_ms"]
+    kept = figures["succeeded"] == jobs and not figures["faults"] and spreads["median"] < 20 and spreads["max"] < 1000
     return report("recovery", figures, kept=kept)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -66,13 +67,18 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def wait_for(predicate: Any, limit_s: float, what: str) -> None:
+def wait_for(predicate: Any, limit_s: float, what: str, pause_s: float = 0.002) -> None:
     """Wait for a fact; a benchmark that waits in vain is a failed one."""
     deadline = time.monotonic() + limit_s
     while not predicate():
         if time.monotonic() > deadline:
             sys.exit(f"waited {limit_s:g} s in vain for {what}")
-        time.sleep(0.002)
+        time.sleep(pause_s)
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this process as an interrupt does: servers, masters and peers of a benchmark must not outlive it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def report(name: str, figures: dict[str, Any], *, kept: bool) -> int:

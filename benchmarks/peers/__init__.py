@@ -1,0 +1,1 @@
+"""rqsup beside other queues, on this machine: `make bench-peers`."""
