@@ -2,8 +2,8 @@
 
     python -m benchmarks.isolation [JOBS [MEGABYTES]]
 
-Measured around the runner, from the claimed bytes to the settlement, in a process that holds an application of so many
-megabytes: a fork copies its page tables. Redis has no part in it.
+Measured around the runner, from the claimed bytes to the settlement, in a process that has loaded what a worker has, and holds
+an application of so many megabytes: a fork copies its page tables. Redis has no part in it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from mmap import mmap
 from typing import get_args
 
 import msgspec
-import psutil
 
-from benchmarks.stage import report, spread
 from rqsup.envelope import Envelope
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed
+from rqsup.supervisor.memory import resident
 from rqsup.task import Isolation, task
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.isolation.apart import Belongings
@@ -48,6 +47,7 @@ def main(jobs: int = 1000, megabytes: int = 100) -> int:
         task(name=level, isolation=level)(nothing)
     ballast = bytearray(os.urandom(1 << 20)) * megabytes
     runner = _runner()
+    rss_mb = resident(os.getpid()) >> 20
     ways = {"bare_fork": _bare_fork} | {level: _runs(runner, level) for level in get_args(Isolation)}
     # By itself: after a fork, the first touch of each page costs a fault, which is not the inline job's.
     alone_ms, alone_cpu_ms = _measure({"inline": ways.pop("inline")}, jobs)
@@ -55,11 +55,14 @@ def main(jobs: int = 1000, megabytes: int = 100) -> int:
     times_ms, cpu_ms = alone_ms | times_ms, alone_cpu_ms | cpu_ms
     # The alarm's timer goes on, and its handler ends with the interpreter.
     signal.setitimer(signal.ITIMER_REAL, 0)
+    # Only now: what they load, no worker has, and a fork would copy it.
+    from benchmarks.stage import report, spread
+
     floor = statistics.median(times_ms["bare_fork"])
     figures = {
         "jobs": jobs,
         "application_mb": len(ballast) >> 20,
-        "rss_mb": psutil.Process().memory_info().rss >> 20,
+        "rss_mb": rss_mb,
         "load": round(os.getloadavg()[0], 1),
         **{f"{name}_ms": spread(times) | {"cpu": round(cpu_ms[name] / jobs, 3)} for name, times in times_ms.items()},
         **{f"{name}_to_bare_fork": round(statistics.median(times_ms[name]) / floor, 2) for name in ("fork", "sandbox")},

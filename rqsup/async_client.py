@@ -11,11 +11,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import redis.exceptions
-
 from rqsup.config import load
 from rqsup.envelope import check_name
-from rqsup.errors import EnqueueError, RedisUnavailable, ResultTimeout
+from rqsup.errors import EnqueueError, RedisRefused, ResultTimeout
 from rqsup.job import JobRecord, JobState
 from rqsup.request import (
     RESULT_PAUSE_CAP_S,
@@ -24,6 +22,7 @@ from rqsup.request import (
     Sending,
     cancel_call,
     check_accepted,
+    check_all_accepted,
     check_cancelled,
     choose,
     chunks,
@@ -31,6 +30,7 @@ from rqsup.request import (
     has_result,
     prepare,
     result_of,
+    together,
 )  # fmt: skip
 from rqsup.settings import Settings
 from rqsup.store.async_store import AsyncStore
@@ -120,10 +120,8 @@ class AsyncClient:
         sending = prepare(request, self.settings)
         try:
             verdict = await self.store.run(sending.call)
-        except RedisUnavailable as fault:
-            if isinstance(fault.__cause__, redis.exceptions.ResponseError):
-                raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
-            raise
+        except RedisRefused as fault:
+            raise EnqueueError(f"Redis refused the job: {fault.__cause__}") from fault
         check_accepted(sending, verdict, self.settings)
         return AsyncJob(sending.job_id, self)
 
@@ -156,9 +154,6 @@ class AsyncClient:
         check_cancelled(job_id, await self.store.run(cancel_call(job_id, self.settings)), self.settings)
 
     async def _send_chunk(self, chunk: list[Sending]) -> list[AsyncJob]:
-        verdicts = await self.store.run_many([sending.call for sending in chunk])
-        for sending, verdict in zip(chunk, verdicts, strict=True):
-            if isinstance(verdict, Exception):
-                raise EnqueueError(f"Redis refused a job: {verdict}") from verdict
-            check_accepted(sending, verdict, self.settings)
+        answers = await self.store.run_many(together(chunk, self.settings))
+        check_all_accepted(chunk, answers, self.settings)
         return [AsyncJob(sending.job_id, self) for sending in chunk]

@@ -23,6 +23,7 @@ from rqsup.request import (
     Sending,
     cancel_call,
     check_accepted,
+    check_all_accepted,
     check_cancelled,
     choose,
     chunks,
@@ -30,6 +31,7 @@ from rqsup.request import (
     has_result,
     prepare,
     result_of,
+    together,
 )  # fmt: skip
 from rqsup.settings import Settings
 from rqsup.store import scripts
@@ -160,13 +162,10 @@ class Client:
 
     def _send_chunk(self, chunk: list[Sending]) -> list[Job]:
         try:
-            verdicts = self.store.run_many([sending.call for sending in chunk])
+            answers = self.store.run_many(together(chunk, self.settings))
         except UNAVAILABLE as fault:
             raise RedisUnavailable(f"Redis went away while jobs were sent: {fault}") from fault
-        for sending, verdict in zip(chunk, verdicts, strict=True):
-            if isinstance(verdict, Exception):
-                raise EnqueueError(f"Redis refused a job: {verdict}") from verdict
-            check_accepted(sending, verdict, self.settings)
+        check_all_accepted(chunk, answers, self.settings)
         return [Job(sending.job_id, self) for sending in chunk]
 
     def _run(self, call: scripts.Call[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from rqsup.envelope import NAME
 from rqsup.job import LEVEL_LABELS
@@ -45,15 +45,18 @@ def _url_fault(url: str) -> str | None:
         if parts.scheme not in {"redis", "rediss", "unix"}:
             # The address is not repeated: what stands before the colon may be a password.
             return "redis.url: unknown scheme; use redis://, rediss:// or unix://"
-        if parts.scheme == "unix":
-            return None if parts.path else "redis.url: unix:// needs a path, as in unix:///run/redis/redis.sock"
+        if parts.scheme == "unix" and not parts.path:
+            return "redis.url: unix:// needs a path, as in unix:///run/redis/redis.sock"
         _ = parts.port  # raises when it is no number in 0 to 65535
-        database = unquote(parts.path).strip("/")
+        database = "" if parts.scheme == "unix" else unquote(parts.path).strip("/")
         if database and not database.isdecimal():
             return "redis.url: what follows the host and port must be a database number, as in redis://localhost:6379/0"
+        if parse_qs(parts.query, keep_blank_values=True).keys() - {"db"}:
+            # Not repeated either: it may be the rest of a password.
+            return "redis.url: after the `?`, only db=NUMBER is known; write other options as keys under `redis:`"
     except ValueError:
         return "redis.url: cannot be read; write characters such as # / ? @ in the password as %23 %2F %3F %40"
-    return None if parts.hostname else "redis.url: names no host"
+    return None if parts.hostname or parts.scheme == "unix" else "redis.url: names no host"
 
 
 def _worker_faults(workers: WorkerSettings) -> list[str]:

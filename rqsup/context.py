@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from rqsup.errors import NoCurrentJob
 
 
-@dataclass(frozen=True, slots=True)
-class JobContext:
+class JobContext(msgspec.Struct, frozen=True):
     """The running attempt, as its handler sees it."""
 
     #: The job's id: use it as an idempotency key, because an attempt may run again after a crash.

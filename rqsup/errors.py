@@ -3,6 +3,9 @@
 RqsupError
 ├── ConfigError            the configuration has faults; all of them are listed
 ├── RedisUnavailable       no Redis server could be reached, or it refuses to serve
+│   └── RedisRefused       it answers, and refuses what was asked: a key of a wrong type, a right that is missing
+│       └── LoginRefused   it refuses the user or the password
+├── WrongEventLoop         an AsyncClient was used in another event loop than its own
 ├── ServerUnfit            the Redis server would lose jobs (eviction policy, version)
 ├── EnqueueError           a job was not accepted
 │   ├── InvalidJob         a name, an id or an argument is outside what is allowed
@@ -52,6 +55,18 @@ class ConfigError(RqsupError):
 
 class RedisUnavailable(RqsupError):
     """No Redis server could be reached, or the one reached refuses to serve."""
+
+
+class WrongEventLoop(RqsupError):
+    """An AsyncClient belongs to the event loop in which it was used first, until it is closed."""
+
+
+class RedisRefused(RedisUnavailable):
+    """Redis answers, and refuses what was asked of it; the message has its words."""
+
+
+class LoginRefused(RedisRefused):
+    """Redis refuses the user or the password: check `redis.username` and `redis.password_file`."""
 
 
 class ServerUnfit(RqsupError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from rqsup.envelope import Envelope, check_name, encode, new_id
-from rqsup.errors import InvalidJob, JobFailed, JobNotCancellable, JobNotFound, QueueFull
+from rqsup.errors import EnqueueError, InvalidJob, JobFailed, JobNotCancellable, JobNotFound, QueueFull
 from rqsup.job import JobRecord, JobState, Level
 from rqsup.settings import Settings
 from rqsup.store import scripts
@@ -24,6 +24,8 @@ from rqsup.task import Task
 RESULT_PAUSE_S, RESULT_PAUSE_CAP_S = 0.002, 0.1
 #: Jobs sent in one round trip by `enqueue_many`.
 CHUNK = 500
+#: Jobs in one call of the script: half a millisecond of the server's time.
+CALL_JOBS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +83,42 @@ def prepare(request: Request, settings: Settings) -> Sending:
     return Sending(request, call, envelope.id)
 
 
+def together(sendings: Sequence[Sending], settings: Settings) -> list[Call[list[str]]]:
+    """What to send for many jobs: few calls, none of which keeps the server from others for long."""
+    root, most = Keys(settings.namespace).root, settings.limits.queue_length
+    calls = [sending.call for sending in sendings]
+    return [
+        scripts.enqueue_many(root, calls[start : start + CALL_JOBS], max_length=most)
+        for start in range(0, len(calls), CALL_JOBS)
+    ]
+
+
 def check_accepted(sending: Sending, verdict: str, settings: Settings) -> None:
     """Read the answer to an enqueue.
 
     Raises:
-        QueueFull: the job was not accepted.
+        QueueFull, EnqueueError: the job was not accepted.
     """
+    if verdict.startswith("fault: "):
+        raise EnqueueError(f"Redis refused the job, a key that has to hold it is not rqsup's: {verdict}")
     if verdict == "full":
         raise QueueFull(
             f"queue {_envelope(sending.request).queue!r} holds {settings.limits.queue_length} jobs (limits.queue_length): "
             "send later, or start more workers"
         )
+
+
+def check_all_accepted(
+    sendings: Sequence[Sending], answers: Sequence[list[str] | Exception], settings: Settings
+) -> None:
+    """Read the answers to what `together` made. Raises as `check_accepted`."""
+    verdicts: list[str] = []
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise EnqueueError(f"Redis refused jobs: {answer}") from answer
+        verdicts += answer
+    for sending, verdict in zip(sendings, verdicts, strict=True):
+        check_accepted(sending, verdict, settings)
 
 
 def chunks(requests: Iterable[Request], settings: Settings) -> Iterator[list[Sending]]:

@@ -69,6 +69,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefetch: Literal["auto"] | AtLeastOne = "auto"
     #: Jobs of `async def` tasks that one worker runs at once, on one event loop; others run alone. 1 = one job after the other.
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=MAX_CONCURRENCY)] = 1
+    #: each = a job's end is told to Redis before the next job starts; batch = tiny jobs' ends together, within 10 ms: a crash repeats those.
+    settle: Literal["each", "batch"] = "batch"
     #: Seconds without a beat after which a worker counts as dead (its host is gone).
     lease_ttl: Annotated[float, msgspec.Meta(ge=0.5, le=86400)] = 15.0
     #: Deaths of its worker after which a job is quarantined in the dead letters.

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from rqsup.logs import get_logger
-from rqsup.store.connection import persistence_warning
+from rqsup.store.reach import persistence_warning
 from rqsup.supervisor.role import Role
 from rqsup.supervisor.upkeep.idle import IdleWatch
 from rqsup.supervisor.upkeep.reaper import Reaper

@@ -17,6 +17,8 @@ from rqsup.workers.title import describe_job, set_title
 
 #: Seconds after which a running job shows in the title, and between two updates of its age.
 TITLE_S = 1.0
+#: Seconds after which a job is not tiny: what has to happen before a longer one ends, happens then.
+ERRAND_S = 0.01
 #: Seconds between two looks whether a job took the signals for itself.
 CHECK_S = 0.05
 
@@ -29,9 +31,12 @@ class Alarm:
         self._abandoned = abandoned
         #: Called once a second while a job runs; may raise what has to end it.
         self.reminder: Callable[[], None] | None = None
+        #: Called once in the midst of a job that runs longer than ERRAND_S, before twice that time. Must not raise.
+        self.errand: Callable[[], None] | None = None
         self._armed = False
         #: The timer runs; it goes on between tiny jobs, which so need no system call.
         self._ticking = False
+        self._pause_s = 0.0
         #: True once it has raised a JobTimeout, whatever the job made of it.
         self.has_raised = False
         self._timeout_s = 0.0
@@ -56,8 +61,15 @@ class Alarm:
         self._timeout_s = timeout_s
         self._postponed_s = 0.0
         self._armed = True
-        if timeout_s < TITLE_S or not self._ticking:
-            self._tick(min(TITLE_S, timeout_s))
+        pause_s = min(TITLE_S if self.errand is None else ERRAND_S, timeout_s)
+        if not self._ticking or pause_s < self._pause_s:
+            self._tick(pause_s)
+
+    def run_errand(self) -> None:
+        """Do now what was to be done in the midst of the job: it will surely not be tiny."""
+        errand, self.errand = self.errand, None
+        if errand is not None:
+            errand()
 
     def postpone(self, seconds: float) -> None:
         """Leave the job so much more time: it was told to end in a gentler way, and cleans up."""
@@ -70,6 +82,7 @@ class Alarm:
     def become(self, name: str, abandoned: Callable[[], bool]) -> None:
         """Speak for another process from now on: one that was forked for a job. Short ones keep the old title."""
         self.name, self._state, self._abandoned = name, "busy", abandoned
+        self.errand = None
         # The handlers are inherited, and were checked before the fork.
         self._checked = time.monotonic()
         # A timer is not inherited.
@@ -98,6 +111,7 @@ class Alarm:
 
     def _tick(self, seconds: float) -> None:
         self._ticking = True
+        self._pause_s = seconds
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
@@ -111,7 +125,12 @@ class Alarm:
             self._tick(TITLE_S)
             self.has_raised = True
             raise JobTimeout(f"ran {age_s:.1f} s, allowed are {self._timeout_s:g} s")
-        self.show(describe_job(*self._label, age_s))
+        if self.errand is not None and age_s < ERRAND_S:
+            self._tick(min(ERRAND_S, left_s))
+            return
+        self.run_errand()
+        if age_s >= TITLE_S / 2:
+            self.show(describe_job(*self._label, age_s))
         self._tick(min(TITLE_S, left_s))
         if self.reminder is not None:
             self.reminder()

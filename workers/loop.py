@@ -25,6 +25,8 @@ from rqsup.workers.slot import Order, Slot, Spent, WorkerState
 SCRIPTS = ("claim", "settle")
 #: First pause before another try to reach Redis, seconds; doubles up to `workers.reconnect_cap`.
 RECONNECT_S = 0.05
+#: Longest time from the end of a tiny job to its settle, seconds, when several are settled together.
+BATCH_S = 0.01
 #: Seconds to wait for the master's first beat, without which no job is given out.
 UNREGISTERED_S = 0.02
 
@@ -42,6 +44,7 @@ class Loop:
        recognised by its token), and takes back what lies in its own lists.
     4. Leaves on the master's order, after a soft timeout, and before and after a job on its last try, which
        runs alone in a fresh worker. Jobs it holds but did not begin go back by the master's `recover`.
+    5. In the midst of a job that is not tiny, gives back what it holds behind it.
     """
 
     def __init__(
@@ -64,6 +67,10 @@ class Loop:
         #: Ended attempts: not sent yet, and sent but without an answer.
         self._unsent: list[Settlement] = []
         self._sent: deque[list[Settlement]] = deque()
+        #: When the oldest of `_unsent` ended.
+        self._unsent_since = 0.0
+        #: Why nothing could be sent in the midst of a job.
+        self._fault: RedisUnavailable | None = None
         #: A wait ended without a job: one may have been handed over at that very moment.
         self._waited = False
         #: No job has run in this process yet.
@@ -122,7 +129,9 @@ class Loop:
     def _forget_connection(self) -> None:
         """Keep the results that have no answer; drop held jobs, which will be taken back with new tokens."""
         self._wire.close()
-        self._unsent = [one for batch in self._sent for one in batch] + self._unsent
+        unanswered = [one for batch in self._sent for one in batch] + self._unsent
+        # What was given back is either with others now, or is taken back with the rest of this worker's list.
+        self._unsent = [one for one in unanswered if one.outcome != "release"]
         self._sent.clear()
         self._held.clear()
 
@@ -158,18 +167,48 @@ class Loop:
             return
         self._fresh = False
         self._slot.turned = started = time.monotonic()
+        self._alarm.errand = self._tidy if self._unsent or (self._held and self._prefetch.gives_back) else None
         settlement = self._runner.run(job, self._leaving)
-        if settlement is None:
-            # Given up on the master's order, or it could not begin here: unsettled, it goes back by the master's `recover`.
-            return
+        self._alarm.errand = None
+        # None: given up on the master's order, or it could not begin here. Unsettled, it goes back by the master's `recover`.
+        if settlement is not None:
+            self._note(settlement, started)
+            if last_try:
+                # It may have left behind what makes the next job die.
+                self._runner.spent = self._runner.spent or Spent.LAST_TRY
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
+
+    def _note(self, settlement: Settlement, started: float) -> None:
+        """Keep what is to be told of an ended attempt, and tell it unless that may wait."""
+        ended = time.monotonic()
+        if not self._unsent:
+            self._unsent_since = ended
         self._unsent.append(settlement)
-        self._prefetch.learn(time.monotonic() - started)
-        if last_try:
-            # It may have left behind what makes the next job die.
-            self._runner.spent = self._runner.spent or Spent.LAST_TRY
-        if self._held:
+        self._prefetch.learn(ended - started)
+        if self._held and self._fault is None and not self._may_wait(ended):
             # Sent before the next job starts, so a crash there repeats nothing; its answer is read later.
             self._send_settlements(0)
+
+    def _may_wait(self, now: float) -> bool:
+        """True while ended jobs may be settled together with the next ones."""
+        batch = self._settings.workers.settle == "batch" and self._prefetch.tiny
+        return batch and now - self._unsent_since < BATCH_S
+
+    def _tidy(self) -> None:
+        """In the midst of a job that turned out not to be tiny: settle what ended before it, give back what waits behind it.
+
+        Called by a signal's handler, because there is no loop that could be woken: it sends, and reads no answer.
+        """
+        if self._prefetch.gives_back:
+            # Each goes to the front of its queue: so the newest first.
+            self._unsent += [Settlement(job.id, job.token, "release", b"", 0) for job in reversed(self._held)]
+            self._held.clear()
+        try:
+            self._send_settlements(0)
+        except RedisUnavailable as fault:
+            self._fault = fault
 
     def _next_jobs(self) -> list[Claimed]:
         """The next jobs, waiting for them if there are none; empty when an order came or time was up."""

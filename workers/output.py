@@ -52,7 +52,7 @@ class Voice:
         self._secret = secret
         self._mark = mark_of(secret)
         self._streams: list[JobStream] = []
-        self._job = ""
+        self._job: tuple[str, str] | None = None
         self._told = False
         #: Lines that the pipe did not take, not told yet; and whether the last one that it took lacks its end.
         self._lost = 0
@@ -64,7 +64,7 @@ class Voice:
 
     def begin(self, job_id: str, task: str) -> None:
         """The text from here on is this job's."""
-        self._job = f"{job_id} {task}"
+        self._job = (job_id, task)
 
     def end(self) -> None:
         """The job is over: what it left unfinished goes out, then an empty mark."""
@@ -74,7 +74,7 @@ class Voice:
             self._told = False
             # Without room for the mark, the next job's end tries again.
             self.dirty = not self._write(self._fd, self._mark + b"\n")
-        self._job = ""
+        self._job = None
 
     def end_abruptly(self) -> None:
         """The job's own process died: it may have left a mark behind, and lines after it would pass for its own."""
@@ -92,10 +92,10 @@ class Voice:
 
     def say(self, fd: int, text: bytes) -> None:
         """Send a stream's text after the job's mark, where one is due."""
-        due = not self._told and bool(self._job)
+        due = not self._told and self._job is not None
         if due:
             self.dirty = True
-        if self._write(fd, (self._mark + self._job.encode() + b"\n" if due else b"") + text):
+        if self._write(fd, (self._mark + " ".join(self._job or ()).encode() + b"\n" if due else b"") + text):
             self._told = self._told or due
         else:
             self._lost += text.count(b"\n")

@@ -9,6 +9,8 @@ from typing import Literal
 HELD_S = 0.02
 #: Most jobs held, however tiny.
 MOST = 64
+#: Typical time of a tiny job, at most, seconds: of such, several are settled together.
+TINY_S = 0.001
 #: Weight of the latest job when jobs get faster; a slower job counts at once and fully.
 EASE = 0.1
 
@@ -37,6 +39,16 @@ class Prefetch:
         if self._typical_s is None:
             return 1
         return max(1, min(MOST, int(HELD_S / max(self._typical_s, 1e-6))))
+
+    @property
+    def tiny(self) -> bool:
+        """True while jobs are measured to be tiny."""
+        return self._typical_s is not None and self._typical_s <= TINY_S
+
+    @property
+    def gives_back(self) -> bool:
+        """True when jobs that are held behind a long one should go to others: unless a fixed number was asked for."""
+        return self.setting == "auto"
 
     def learn(self, duration_s: float) -> None:
         """Take one job's duration into account."""

@@ -117,6 +117,7 @@ class Runner:
         self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
     ) -> Settlement | None:
         """Run the job in a process of its own, and take over what that process says, or how it died."""
+        self._alarm.run_errand()
         started = time.monotonic()
         soft = started + self.timeout_s(envelope, task)
         work = functools.partial(self._attempt_apart, job, envelope, task)

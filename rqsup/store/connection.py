@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import redis
 import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rqsup.errors import RedisUnavailable, ServerUnfit
+from rqsup.errors import RedisUnavailable
 from rqsup.redact import redact_url
 from rqsup.settings import RedisSettings
+from rqsup.store.address import read_password
+from rqsup.store.reach import check_server, connect_pauses, login_refused, never_answered, parse_version, words
+from rqsup.store.replies import is_login_refused
 from rqsup.store.scripts import FLAGS_SINCE, Call
-
-if TYPE_CHECKING:
-    import redis.asyncio
 
 T = TypeVar("T")
 
-#: Oldest server that has LMOVE, BLMOVE and LPOS.
-MINIMUM_SERVER = (6, 2)
-#: Longest pause between two tries to connect at start, seconds.
-CONNECT_PAUSE_CAP_S = 30.0
 #: Errors that mean "Redis is away or not ready": worth another try, never the job's fault.
 UNAVAILABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 
 
 def connection_options(settings: RedisSettings) -> dict[str, Any]:
-    """Keyword arguments for redis-py, blocking and asyncio alike.
+    """Keyword arguments for redis-py.
 
     Automatic retries are off: redis-py would repeat a command whose reply was lost, and so a second
     copy of a job was left behind. rqsup repeats by itself, and only what is safe to repeat.
@@ -75,22 +70,6 @@ def _introduction() -> dict[str, Any]:
     return {"driver_info": DriverInfo()}
 
 
-def read_password(settings: RedisSettings) -> str | None:
-    """The password from `password_file`, or None when there is none.
-
-    Raises:
-        RedisUnavailable: the file cannot be read.
-    """
-    if not settings.password_file:
-        return None
-    try:
-        return Path(settings.password_file).read_text(encoding="utf-8").strip()
-    except OSError as fault:
-        raise RedisUnavailable(
-            f"redis.password_file {settings.password_file} cannot be read ({fault.strerror}): give this user the right to"
-        ) from fault
-
-
 def connect(settings: RedisSettings) -> redis.Redis:
     """A blocking client with its own pool; it opens no connection yet. Safe to share between threads."""
     pool = redis.BlockingConnectionPool.from_url(
@@ -101,21 +80,6 @@ def connect(settings: RedisSettings) -> redis.Redis:
         **connection_options(settings),
     )
     return redis.Redis(connection_pool=pool)
-
-
-def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
-    """An asyncio client with its own pool; it opens no connection yet. A call waits for a free connection."""
-    import redis.asyncio  # costs a blocking client 30 ms and a few MiB that it does not need
-    from redis.asyncio.retry import Retry as AsyncRetry
-
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        settings.url,
-        max_connections=settings.pool_size or 4 * (os.cpu_count() or 1),
-        timeout=settings.connect_timeout,
-        retry=AsyncRetry(NoBackoff(), 0),
-        **connection_options(settings),
-    )
-    return redis.asyncio.Redis(connection_pool=pool)
 
 
 def await_server(
@@ -146,80 +110,21 @@ def await_server(
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def connect_pauses(tries: int) -> Iterator[tuple[int, float | None]]:
-    """Number of each try to connect, and the pause in seconds after it; None after the last.
-
-    >>> list(connect_pauses(3))
-    [(1, 1.0), (2, 2.0), (3, None)]
-    """
-    for attempt in range(1, tries):
-        yield attempt, min(2.0 ** (attempt - 1), CONNECT_PAUSE_CAP_S)
-    yield tries, None
-
-
-def words(fault: BaseException) -> str:
-    """What an error says, fit to stand inside a sentence.
-
-    >>> words(ConnectionError("Connection refused."))
-    'Connection refused'
-    """
-    silence = "no answer in time" if isinstance(fault, TimeoutError) else type(fault).__name__
-    return str(fault).rstrip(". ") or silence
-
-
 def no_answer(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
     """The error for one command that Redis did not answer."""
-    if isinstance(fault, redis.exceptions.AuthenticationError):
+    if isinstance(fault, redis.exceptions.AuthenticationError) or is_login_refused(fault):
         return login_refused(settings, fault)
     return RedisUnavailable(
         f"Redis at {redact_url(settings.url)} does not answer ({words(fault)}): start it, or set redis.url"
     )
 
 
-def login_refused(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
-    """The error for a wrong user or password: trying again would not help."""
+def fate_unknown(settings: RedisSettings, fault: RedisUnavailable) -> RedisUnavailable:
+    """The error for a client's call without an answer: it may have been carried out."""
     return RedisUnavailable(
-        f"Redis at {redact_url(settings.url)} refuses the login ({words(fault)}): check redis.username and redis.password_file"
+        f"{no_answer(settings, fault.__cause__ or fault)}. If this was an enqueue, its fate is unknown: "
+        "the same job_id again makes no second job"
     )
-
-
-def never_answered(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
-    """The error after the last try."""
-    return RedisUnavailable(
-        f"no Redis at {redact_url(settings.url)} after {settings.connect_tries} tries ({words(fault)}): start one there, "
-        "set redis.url (or RQSUP_REDIS__URL), or try `rqsup demo`, which brings its own"
-    )
-
-
-def check_server(info: dict[str, Any]) -> tuple[int, int]:
-    """Judge a server by its INFO; return its version.
-
-    Raises:
-        ServerUnfit: it is too old, or its policy evicts keys, and so would lose jobs silently.
-    """
-    version = parse_version(str(info.get("redis_version", "0.0")))
-    if version < MINIMUM_SERVER:
-        raise ServerUnfit(f"Redis {info.get('redis_version')} is too old: rqsup needs 6.2 or later")
-    policy = str(info.get("maxmemory_policy", "noeviction"))
-    if policy.startswith("allkeys"):
-        raise ServerUnfit(
-            f"this Redis evicts keys when it is full (maxmemory-policy {policy}), and with them jobs: "
-            "run `redis-cli config set maxmemory-policy noeviction` and put it into redis.conf"
-        )
-    return version
-
-
-def persistence_warning(info: dict[str, Any]) -> str | None:
-    """What a crash of this server would lose, in words; None when jobs survive it."""
-    if int(info.get("aof_enabled", 0)):
-        return None
-    return "Redis has no append-only file: if it crashes, accepted jobs are lost; set `appendonly yes`"
-
-
-def parse_version(text: str) -> tuple[int, int]:
-    """(major, minor) of a version text such as `7.0.15`."""
-    major, _, rest = text.partition(".")
-    return int(major), int(rest.partition(".")[0] or 0)
 
 
 class Store:

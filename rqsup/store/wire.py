@@ -1,25 +1,27 @@
 """A worker's own connection: calls in a pipeline, over a plain socket.
 
-redis-py opens the connection (URL, TLS, login), then its layers are left aside: per call they cost
-a worker more than all of rqsup. Answers come in the order of the calls. Not safe between threads.
+Without redis-py: its layers cost a worker more per call than all of rqsup, and more memory than the rest of its
+start. Answers come in the order of the calls. Not safe between threads.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import selectors
+import socket
 import ssl
 import time
 from collections import deque
 from typing import Any, TypeVar, cast
 
 import hiredis
-import redis
-import redis.exceptions
-from redis.connection import parse_url
 
 from rqsup.errors import RedisUnavailable
 from rqsup.settings import RedisSettings
-from rqsup.store.connection import UNAVAILABLE, connection_options, parse_version
+from rqsup.store.address import Address, make_tls, read_address
+from rqsup.store.reach import parse_version
 from rqsup.store.scripts import FLAGS_SINCE, Argument, Call, script
 
 T = TypeVar("T")
@@ -37,11 +39,12 @@ class Wire:
         self._settings = settings
         self._name = name
         self._scripts = scripts
-        self._connection: redis.Connection | None = None
+        self._pid = 0
         self._socket: Any = None
         self._reader = hiredis.Reader()
         self._expected: deque[Call[Any]] = deque()
-        self._flags = True
+        #: Whether the server knows script flags; known when connected.
+        self.flags = True
 
     def connect(self) -> None:
         """Open the connection anew and load the scripts. Calls that were under way are forgotten.
@@ -50,36 +53,56 @@ class Wire:
             RedisUnavailable: Redis does not answer, or is not ready.
         """
         self.close()
+        address = read_address(self._settings)
         try:
-            self._connection = self._make_connection()
-            self._connection.connect()
-            # redis-py has no public way to its socket; `close` goes through its own method again.
-            self._socket = self._connection._sock  # noqa: SLF001
-        except (*UNAVAILABLE, redis.exceptions.RedisError) as fault:
-            self.close()
+            self._socket = self._open(address)
+        except OSError as fault:
             raise RedisUnavailable(f"Redis does not answer: {fault}") from fault
+        self._pid = os.getpid()
         self._reader = hiredis.Reader()
-        self._introduce()
+        try:
+            for command in address.login():
+                self.command(*command)
+            self._introduce()
+        except BaseException:
+            self.close()
+            raise
 
     def warm_up(self) -> None:
         """Load what `connect` will need, without a server: done before a fork, no child does it, nor holds it, alone."""
-        # The connection is dropped unopened: redis-py imports and reads things only when it makes its first one.
-        self._make_connection()
+        read_address(self._settings)
         for name in self._scripts:
             script(name)
 
-    def _make_connection(self) -> redis.Connection:
-        # As a pool reads the URL; a pool of its own would cost each worker 150 KB.
-        options = connection_options(self._settings) | dict(parse_url(self._settings.url))
-        kind = options.pop("connection_class", redis.Connection)
-        return cast(redis.Connection, kind(**options))
+    def _open(self, address: Address) -> socket.socket:
+        """A socket to the server; a fault is an OSError."""
+        if address.path:
+            opened = socket.socket(socket.AF_UNIX)
+        else:
+            opened = socket.create_connection((address.host, address.port), self._settings.connect_timeout)
+        try:
+            opened.settimeout(self._settings.connect_timeout)
+            if address.path:
+                opened.connect(address.path)
+                return opened
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return make_tls(self._settings).wrap_socket(opened, server_hostname=address.host) if address.tls else opened
+        except BaseException:
+            opened.close()
+            raise
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         self._expected.clear()
-        if self._connection is not None:
-            self._connection.disconnect()
-        self._connection = self._socket = None
+        if self._socket is None:
+            return
+        if self._pid == os.getpid():
+            # A process that a job left behind may hold the socket, too: a command under way must end all the same.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._socket = None
 
     def fileno(self) -> int:
         """The socket's descriptor, to wait on; -1 = there is no connection."""
@@ -87,7 +110,7 @@ class Wire:
 
     def send(self, *calls: Call[Any]) -> None:
         """Send calls without waiting; their answers are read by `receive`, in this order."""
-        self._write(*(call.command(flags=self._flags) for call in calls))
+        self._write(*(call.command(flags=self.flags) for call in calls))
         self._expected.extend(calls)
 
     def receive(self) -> Any:
@@ -126,6 +149,38 @@ class Wire:
         """Send what `move_blocking` sends, and do not wait: the answer is the id that was moved, or None."""
         self._write(("BLMOVE", source, target, "RIGHT", "LEFT", f"{timeout_s:.3f}"))
 
+    def write(self, data: bytes) -> None:
+        """Send packed commands without waiting; each has one answer to be read by `answer`."""
+        if self._socket is None:
+            raise RedisUnavailable("not connected to Redis")
+        try:
+            self._socket.sendall(data)
+        except OSError as fault:
+            raise RedisUnavailable(f"Redis went away: {fault}") from fault
+
+    def answer(self) -> Any:
+        """The next answer to what `write` sent; one that is an error is returned, not raised.
+
+        Raises:
+            RedisUnavailable: the connection failed.
+        """
+        reply = self._reader.gets()
+        return self._read_until_reply(self._settings.socket_timeout) if reply is False else reply
+
+    @property
+    def connected(self) -> bool:
+        """True from `connect` until `close`; the other end may have closed it meanwhile."""
+        return self._socket is not None
+
+    @property
+    def is_open(self) -> bool:
+        """True when nothing has closed the connection, nor sent what nobody asked for: the other end is there."""
+        if self._socket is None:
+            return False
+        look = select.poll()
+        look.register(self._socket, select.POLLIN)
+        return not look.poll(0)
+
     def move_blocking(self, source: str, target: str, timeout_s: float, wakeup: Any) -> bool | None:
         """`BLMOVE source target RIGHT LEFT`: wait for an id, until the time is up or `wakeup` is readable.
 
@@ -146,24 +201,20 @@ class Wire:
         return self._reply(self._settings.socket_timeout) is not None
 
     def _introduce(self) -> None:
-        """Name the connection, learn the server's version, and load the scripts, in one round trip."""
-        self._write(("CLIENT", "SETNAME", self._name), ("INFO", "server"))
-        self._reply(self._settings.socket_timeout)
+        """Name the connection, if it has one, learn the server's version, and load the scripts."""
+        self._write(*((("CLIENT", "SETNAME", self._name),) if self._name else ()), ("INFO", "server"))
+        if self._name:
+            self._reply(self._settings.socket_timeout)
         info = bytes(self._reply(self._settings.socket_timeout)).decode()
         version = next(line.partition(":")[2] for line in info.splitlines() if line.startswith("redis_version:"))
-        self._flags = parse_version(version) >= FLAGS_SINCE
-        sources = [script(name).variant(flags=self._flags)[1] for name in self._scripts]
+        self.flags = parse_version(version) >= FLAGS_SINCE
+        sources = [script(name).variant(flags=self.flags)[1] for name in self._scripts]
         self._write(*(("SCRIPT", "LOAD", source) for source in sources))
         for _ in sources:
             self._reply(self._settings.socket_timeout)
 
     def _write(self, *commands: tuple[Argument, ...]) -> None:
-        if self._socket is None:
-            raise RedisUnavailable("not connected to Redis")
-        try:
-            self._socket.sendall(b"".join(hiredis.pack_command(cast(Any, command)) for command in commands))
-        except UNAVAILABLE as fault:
-            raise RedisUnavailable(f"Redis went away: {fault}") from fault
+        self.write(b"".join(hiredis.pack_command(cast(Any, command)) for command in commands))
 
     def _reply(self, timeout_s: float) -> Any:
         reply = self._reader.gets()
@@ -182,7 +233,7 @@ class Wire:
                 self._reader.feed(data)
                 if not _pending(self._socket):
                     return
-        except (*UNAVAILABLE, hiredis.ProtocolError) as fault:
+        except (OSError, hiredis.ProtocolError) as fault:
             raise RedisUnavailable(f"Redis went away: {fault}") from fault
 
     def _read_until_reply(self, timeout_s: float) -> Any:
@@ -196,7 +247,7 @@ class Wire:
                 reply = self._reader.gets()
                 if reply is not False:
                     return reply
-        except (*UNAVAILABLE, hiredis.ProtocolError) as fault:
+        except (OSError, hiredis.ProtocolError) as fault:
             raise RedisUnavailable(f"Redis went away: {fault}") from fault
 
 

@@ -8,26 +8,27 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from rqsup import logs
-from rqsup.client import Client
 from rqsup.config import load
 from rqsup.errors import ConfigError
-from rqsup.producer import Producer, Progress, faults
 from rqsup.settings import Settings
-from rqsup.store.connection import await_server
 from rqsup.supervisor.cli.frame import config_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from rqsup.client import Client
+    from rqsup.producer import Producer, Progress
 
 #: Seconds between two lines of progress in a log, on a screen without a terminal, and on a terminal.
 LOG_EVERY_S, LINE_EVERY_S, DRAW_EVERY_S = 10.0, 3.0, 0.1
 #: Exit status of a command ended by Ctrl-C, as shells expect it.
 INTERRUPTED = 130
 
-Show = Callable[[Progress], None]
+Show = Callable[["Progress"], None]
 
 
 @click.command()
@@ -82,6 +83,9 @@ def run_producer(settings: Settings, stop: threading.Event, log: Any) -> Progres
 
 
 def _run(settings: Settings, stop: threading.Event, show: Show, every_s: float) -> Progress:
+    from rqsup.client import Client  # the master imports this module, and must stay small
+    from rqsup.producer import Producer
+
     _refuse_faults(settings)
     with Client(settings=settings) as client, ThreadPoolExecutor(1, "rqsup-producer") as pool:
         producer = Producer(client, settings.producer, stop=stop)
@@ -92,12 +96,16 @@ def _run(settings: Settings, stop: threading.Event, show: Show, every_s: float) 
 
 
 def _refuse_faults(settings: Settings) -> None:
+    from rqsup.producer import faults
+
     problems = faults(settings.producer)
     if problems:
         raise ConfigError(problems, origin="producer")
 
 
 def _connect_and_send(client: Client, producer: Producer, stop: threading.Event) -> Progress:
+    from rqsup.store.connection import await_server
+
     warn = logs.get_logger("rqsup.producer").warning
     await_server(client.store.client, client.settings.redis, warn, pause=stop.wait)
     return producer.run()

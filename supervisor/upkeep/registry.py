@@ -15,10 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import redis
-import redis.exceptions
 
-from rqsup.errors import RedisUnavailable
+from rqsup.errors import RedisRefused, RedisUnavailable
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store import scripts
@@ -205,7 +203,7 @@ class Registry:
                 pause_s = RETRY_S
             except RedisUnavailable as fault:
                 self._log.warning("jobs not returned yet", worker=self._debts[0].worker, error=str(fault))
-                if isinstance(fault.__cause__, redis.exceptions.ResponseError):
+                if isinstance(fault, RedisRefused):
                     # Redis answers, and refuses this one (a key of a wrong type): the others need not wait for it.
                     self._debts.rotate(-1)
                 await asyncio.sleep(pause_s)

@@ -10,15 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import redis
-import redis.exceptions
-
-from rqsup.errors import RedisUnavailable
+from rqsup.errors import RedisRefused, RedisUnavailable
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.async_store import AsyncStore
-from rqsup.store.connection import UNAVAILABLE
 from rqsup.store.keys import Keys
 
 #: Longest sleep, seconds: bounds the delay should a message on the channel be lost.
@@ -29,8 +25,6 @@ DEAF_S = 1.0
 RETRY_S = 0.5
 #: Jobs moved by one script: bounds how long it keeps the server busy.
 BATCH = 500
-#: Seconds that one look at the channel may wait.
-LISTEN_S = 60.0
 
 
 class Scheduler:
@@ -71,27 +65,20 @@ class Scheduler:
         """Wake `run` whenever a job became the next one due."""
         while True:
             try:
-                await self._listen_once()
-            except UNAVAILABLE as fault:
-                self._log.debug("the channel of due jobs is closed", error=str(fault))
-            except redis.exceptions.ResponseError as fault:
+                await self._store.listen(self._keys.due, self._heard)
+            except RedisRefused as fault:
                 if self._refusal != str(fault):
                     self._refusal = str(fault)
                     self._log.warning(
                         f"Redis refuses the channel {self._keys.due}: due jobs may start up to {DEAF_S:g} s late; "
                         "give this user the right to it (ACL SETUSER … &rqsup:*)", error=str(fault),
                     )  # fmt: skip
+            except RedisUnavailable as fault:
+                self._log.debug("the channel of due jobs is closed", error=str(fault))
             self._listening = False
             await asyncio.sleep(RETRY_S)
 
-    async def _listen_once(self) -> None:
-        async with self._store.client.pubsub() as channel:
-            await channel.subscribe(self._keys.due)
-            # The answer: only now is it certain that the server lets us listen.
-            await channel.get_message(timeout=LISTEN_S)
-            self._listening = True
-            # What was sent while nobody listened is in Redis: look.
-            self._sooner.set()
-            while True:
-                if await channel.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S):
-                    self._sooner.set()
+    def _heard(self) -> None:
+        # The first time, too: what was sent while nobody listened is in Redis.
+        self._listening = True
+        self._sooner.set()

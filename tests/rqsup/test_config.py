@@ -140,6 +140,7 @@ def test_all_faults_are_reported_at_once_each_with_its_key(file: Path) -> None:
         ("redis: {url: http://x}", "redis.url: unknown scheme; use redis://, rediss:// or unix://"),
         ("redis: {url: 'redis://'}", "redis.url: names no host"),
         ("redis: {url: 'unix://'}", "redis.url: unix:// needs a path, as in unix:///run/redis/redis.sock"),
+        ("redis: {url: 'redis://h/1?ssl_ciphers=x'}", "redis.url: after the `?`, only db=NUMBER is known; write other options as keys under `redis:`"),
         ("redis: {tls_ca_file: a.pem}", "redis.tls_ca_file: only has a meaning with a rediss:// URL"),
         ("control: {socket: a.sock}", "control.socket: 'a.sock' must be an absolute path"),
     ],

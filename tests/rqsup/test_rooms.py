@@ -66,10 +66,15 @@ def test_the_links_are_relative_and_lead_to_the_rooms(name: str) -> None:
 def test_the_public_door_shows_exactly_what_it_lists() -> None:
     tree = ast.parse((ROOT / "rqsup" / "__init__.py").read_text())
     imported = {
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("rqsup.")
+        for alias in node.names
     }
 
-    assert set(rqsup.__all__) == imported - {"annotations"}
+    assert set(rqsup.__all__) == imported
+    assert all(hasattr(rqsup, name) for name in rqsup.__all__), "those that are loaded later, too"
+    assert not hasattr(rqsup, "no_such_name")
     assert len(rqsup.__all__) == len(set(rqsup.__all__))
     assert all(hasattr(rqsup, name) for name in rqsup.__all__)
 

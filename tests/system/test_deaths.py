@@ -13,6 +13,7 @@ import pytest
 
 from rqsup import Client
 from rqsup.errors import MasterRefused
+from rqsup.job import JobState
 from rqsup.request import Request
 from rqsup.store.server import LocalServer
 from tests.system.conftest import Start
@@ -22,12 +23,21 @@ from tests.waiting import wait_until
 AssertClean = Callable[[], None]
 
 
-@pytest.mark.slow
-def test_random_kills_of_workers_lose_nothing(start: Start, client: Client, assert_clean: AssertClean) -> None:
-    jobs, kills, luck = 5_000, 30, random.Random(1)
-    daemon = start()
+#: Seconds a job takes: some that are held in numbers, and such as are settled together too.
+KILLED_JOBS = {"auto, batch": (0.002, {}), "auto, batch, tiny": (0.0, {}), "auto, each": (0.002, {"settle": "each"}),
+    "one by one": (0.002, {"prefetch": 1}), "ten": (0.002, {"prefetch": 10})}  # fmt: skip
 
-    client.enqueue_many(Request("probe.nap", (0.002,)) for _ in range(jobs))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", KILLED_JOBS)
+def test_random_kills_of_workers_lose_nothing(
+    start: Start, client: Client, assert_clean: AssertClean, setting: str
+) -> None:
+    seconds, workers = KILLED_JOBS[setting]
+    jobs, kills, luck = 5_000 if seconds else 100_000, 15, random.Random(1)
+    daemon = start(workers=workers)
+
+    client.enqueue_many(Request("probe.nap", (seconds,)) for _ in range(jobs))
     for killed in range(kills):
         wait_until(lambda: daemon.status()["ready"] == 4, what="all workers ready")
         os.kill(luck.choice(daemon.workers())["pid"], signal.SIGKILL)
@@ -36,6 +46,40 @@ def test_random_kills_of_workers_lose_nothing(start: Start, client: Client, asse
     wait_until(lambda: all_ended(client, jobs), 120, "all jobs to end")
     assert stats(client)["succeeded"] == jobs
     assert stats(client).get("dead", 0) == 0
+    assert_clean()
+
+
+def test_what_waits_behind_a_job_that_turns_out_long_runs_elsewhere_meanwhile(
+    start: Start, client: Client, assert_clean: AssertClean, tmp_path: Path
+) -> None:
+    start(workers={"count": 2})
+    client.enqueue_many(Request("probe.nothing") for _ in range(2_000))
+    long = client.enqueue("probe.until", str(tmp_path / "flag"))
+    others = client.enqueue_many(Request("probe.nothing") for _ in range(200))
+
+    for job in others:
+        job.result(30)
+
+    assert long.refresh().state is JobState.ACTIVE
+    (tmp_path / "flag").touch()
+    assert long.result(30)["attempt"] == 1
+    assert_clean()
+
+
+def test_what_ended_before_a_long_job_is_told_during_it_and_never_repeated(
+    start: Start, client: Client, assert_clean: AssertClean, tmp_path: Path
+) -> None:
+    daemon = start(workers={"count": 1})
+    tiny = client.enqueue_many(Request("probe.note", (str(tmp_path / "notes"), str(number))) for number in range(500))
+    long = client.enqueue("probe.until", str(tmp_path / "flag"))
+
+    for job in tiny:
+        job.result(30)
+    os.kill(daemon.busy_worker()["pid"], signal.SIGKILL)
+    (tmp_path / "flag").touch()
+
+    assert long.result(30)["attempt"] == 2
+    assert sorted((tmp_path / "notes").read_text().split(), key=int) == [str(number) for number in range(500)]
     assert_clean()
 
 

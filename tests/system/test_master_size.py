@@ -10,9 +10,10 @@ from rqsup.store.server import LocalServer
 from tests.system.daemon import Daemon
 from tests.waiting import wait_until
 
-#: The terminal library, the code of workers, and the application: all of it for other processes.
+#: The terminal library, the clients' way to Redis, the code of workers, and the application: all of it for other processes.
 NOT_LOADED = {
     "rich.console",
+    "redis",
     "rqsup.workers.run",
     "rqsup.workers.loop",
     "rqsup.workers.boot",
@@ -37,5 +38,5 @@ def test_a_running_master_has_loaded_neither_the_application_nor_what_others_nee
 
     loaded = {line.rpartition("|")[2].strip() for line in told}
 
-    assert {"asyncio", "redis", "rqsup.supervisor.master"} <= loaded, "it tells"
+    assert {"asyncio", "hiredis", "rqsup.supervisor.master"} <= loaded, "it tells"
     assert not loaded & NOT_LOADED

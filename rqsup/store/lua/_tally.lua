@@ -1,4 +1,4 @@
--- Counts for operators. A counter that cannot be written (a key of a wrong type) never stops a job.
+-- Counts for operators; `by` as text. A counter that cannot be written (a key of a wrong type) never stops a job.
 local function tally(name, by)
-  redis.pcall('HINCRBY', stats_key, name, by or 1)
+  redis.pcall('HINCRBY', stats_key, name, by or '1')
 end

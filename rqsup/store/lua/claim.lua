@@ -18,7 +18,7 @@ local resume, wait, lane_count = ARGV[3] == '1', ARGV[4] == '1', tonumber(ARGV[6
 
 if redis.call('HEXISTS', workers_key, worker) == 0 then return {'unregistered'} end
 
-local now = now_ms()
+local now = as_text(now_ms())
 local processing = processing_key(worker)
 local jobs, faults = {}, {}
 if resume then

@@ -8,35 +8,35 @@
 -- ARGV[6] delay_ms    the same as a delay from now, ms; 0 = none
 -- ARGV[7] max_length  jobs that the queue may hold ready, all levels; 0 = unbounded
 -- ARGV[8] levels      names of all levels, joined by commas (read only when max_length > 0)
--- Returns 'ready' | 'scheduled' | 'exists' (this id was accepted before) | 'full'
+-- Returns 'ready' | 'scheduled' | 'exists' (this id was accepted before) | 'full' | 'fault: …' (its
+--         place has a wrong type: nothing of it was stored)
 -- Atomic: a record without a place, or a place without a record, would be a lost job.
--- Uses: names clock tally announce deliver
-local id, queue, level, envelope = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local due, delay, max_length, levels = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local job = job_key(id)
+-- Uses: names clock tally announce deliver store
+local id, queue, level, due = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 
-if redis.call('EXISTS', job) == 1 then return 'exists' end
-if max_length > 0 then
+if redis.call('EXISTS', job_key(id)) == 1 then return 'exists' end
+if ARGV[7] ~= '0' then
   local length = 0
-  for name in string.gmatch(levels, '[^,]+') do
+  for name in string.gmatch(ARGV[8], '[^,]+') do
     length = length + redis.call('LLEN', ready_key(queue .. ':' .. name))
   end
-  if length >= max_length then return 'full' end
+  if length >= tonumber(ARGV[7]) then return 'full' end
 end
 
 -- The first write is one that a full server refuses; after any other, it would let the rest pass.
 redis.call('SADD', queues_key, queue)
 local now = now_ms()
-if delay > 0 then due = now + delay end
-local state = due > now and 'scheduled' or 'ready'
-if state == 'scheduled' then
-  redis.call('ZADD', scheduled_key, due, id)
+local state = 'ready'
+if ARGV[6] ~= '0' then due = now + tonumber(ARGV[6]) end
+if due ~= '0' and tonumber(due) > now then
+  local added = redis.pcall('ZADD', scheduled_key, due, id)
+  if type(added) == 'table' then return 'fault: ' .. added.err end
+  state = 'scheduled'
+  announce(id, due)
 else
   local fault = deliver(id, queue, level, false)
-  if fault then return fault end
+  if fault then return 'fault: ' .. fault.err end
 end
-redis.call('HSET', job, 'state', state, 'envelope', envelope, 'queue', queue, 'level', level,
-  'enqueued_at', now, 'due_at', due)
-if state == 'scheduled' then announce(id, due) end
+store(id, queue, level, ARGV[4], state, as_text(now), due)
 tally('accepted')
 return state

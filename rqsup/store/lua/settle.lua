@@ -12,6 +12,7 @@
 --                     process died while its worker lives on: else as `recover` with this job charged
 --   outcome 'defer'   payload = error JSON,   number = time since the first deferral after which it is buried, ms
 --                     (a task that this worker's code does not know: newer code may be on its way)
+--   outcome 'release' payload, number = unused; the job was never begun and goes back to the front of its queue
 -- Returns {verdicts, jobs, faults}: per attempt 'ok' | 'repeated' (this very settle was applied
 --         before) | 'stale' (the job was taken away meanwhile, or its record is
 --         not kept: nothing changed) | 'fault: …' (its new place
@@ -22,89 +23,146 @@
 local worker, count, lane_count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = processing_key(worker)
 local now = now_ms()
+local now_text = as_text(now)
 local ended = {succeed = 'succeeded', retry = 'scheduled', bury = 'dead', defer = 'scheduled'}
 -- Pause before a deferred job is offered again, ms.
 local defer_ms = 1000
+local succeeded = 0
 
--- Charges a crash: dead at the limit, else ready again at the consuming end.
-local function crash(id, key, cause, limit)
-  local job = redis.call('HMGET', key, 'queue', 'level', 'crashes')
-  if not job[1] or not job[2] then
-    bury_unreadable(id, now)
+-- Adds to a sorted set, and returns the error if it is none.
+local function place(set, score, id)
+  local added = redis.pcall('ZADD', set, score, id)
+  return type(added) == 'table' and added or nil
+end
+
+local function succeed(key, result, kept)
+  if kept == '0' then
+    redis.call('DEL', key)
+  else
+    redis.call('HSET', key, 'state', 'succeeded', 'result', result, 'finished_at', now_text)
+    redis.call('PEXPIRE', key, kept)
+  end
+  succeeded = succeeded + 1
+end
+
+-- The other ends, by outcome, made only for those who need them: functions cost more than a settle's commands.
+-- Each returns nil, or the error of a place with a wrong type: then nothing changed.
+local function other_ends()
+  local ends = {}
+
+  function ends.retry(id, key, failure, delay)
+    local due = now + tonumber(delay)
+    local fault = place(scheduled_key, due, id)
+    if fault then return fault end
+    local errors = (tonumber(redis.call('HGET', key, 'errors')) or 0) + 1
+    redis.call('HSET', key, 'state', 'scheduled', 'error', failure, 'due_at', due, 'errors', errors)
+    announce(id, due)
+    tally('retried')
+    return nil
+  end
+
+  function ends.bury(id, key, failure)
+    local fault = place(dead_key, now, id)
+    if fault then return fault end
+    local errors = (tonumber(redis.call('HGET', key, 'errors')) or 0) + 1
+    redis.call('HSET', key, 'state', 'dead', 'error', failure, 'dead_at', now, 'errors', errors)
+    tally('dead')
+    return nil
+  end
+
+  function ends.defer(id, key, failure, patience)
+    local since = tonumber(redis.call('HGET', key, 'deferred_since')) or now
+    if now - since >= tonumber(patience) then return ends.bury(id, key, failure) end
+    local fault = place(scheduled_key, now + defer_ms, id)
+    if fault then return fault end
+    redis.call('HSET', key, 'state', 'scheduled', 'due_at', now + defer_ms, 'deferred_since', since)
+    announce(id, now + defer_ms)
+    tally('deferred')
+    return nil
+  end
+
+  -- Charges a crash: dead at the limit, else ready again at the consuming end.
+  function ends.crash(id, key, cause, limit)
+    local job = redis.call('HMGET', key, 'queue', 'level', 'crashes')
+    local crashes = (tonumber(job[3]) or 0) + 1
+    if not job[1] or not job[2] then
+      bury_unreadable(id, now)
+    elseif crashes >= tonumber(limit) then
+      local fault = place(dead_key, now, id)
+      if fault then return fault end
+      redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'crashes', crashes, 'crash', cause,
+        'reason', 'crash limit: its process died ' .. crashes .. ' times while running it')
+      tally('dead')
+    else
+      local fault = deliver(id, job[1], job[2], true)
+      if fault then return fault end
+      redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
+    end
     tally('crashed')
     return nil
   end
-  local crashes = (tonumber(job[3]) or 0) + 1
-  if crashes >= limit then
-    local added = redis.pcall('ZADD', dead_key, now, id)
-    if type(added) == 'table' then return added end
-    redis.call('HSET', key, 'state', 'dead', 'dead_at', now, 'crashes', crashes, 'crash', cause,
-      'reason', 'crash limit: its process died ' .. crashes .. ' times while running it')
-    tally('dead')
-  else
+
+  -- No new token is needed: until the next claim the state refuses a late settle, then its token does.
+  function ends.release(id, key)
+    local job = redis.call('HMGET', key, 'queue', 'level')
+    if not job[1] or not job[2] then
+      bury_unreadable(id, now)
+      return nil
+    end
     local fault = deliver(id, job[1], job[2], true)
     if fault then return fault end
-    redis.call('HSET', key, 'state', 'ready', 'crashes', crashes, 'crash', cause)
+    redis.call('HSET', key, 'state', 'ready')
+    return nil
   end
-  tally('crashed')
-  return nil
+
+  return ends
+end
+local ends
+
+-- The verdict on an attempt that is over: 'repeated' if it was this very settle that ended it.
+local function look_back(key, state, outcome, payload)
+  if outcome == 'crash' then return redis.call('HGET', key, 'crash') == payload and 'repeated' or 'stale' end
+  local same = state == ended[outcome] or (outcome == 'defer' and state == 'dead')
+  return same and 'repeated' or 'stale'
 end
 
 local function settle(id, token, outcome, payload, number)
   local key = job_key(id)
-  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token', 'errors', 'deferred_since')
+  local job = redis.pcall('HMGET', key, 'state', 'worker', 'token')
   if job.err or job[3] ~= token or job[2] ~= worker then
     tally('stale')
     return 'stale'
   end
-  if job[1] ~= 'active' then
-    if outcome == 'crash' then return redis.call('HGET', key, 'crash') == payload and 'repeated' or 'stale' end
-    local same = job[1] == ended[outcome] or (outcome == 'defer' and job[1] == 'dead')
-    return same and 'repeated' or 'stale'
+  if job[1] ~= 'active' then return look_back(key, job[1], outcome, payload) end
+  if outcome == 'succeed' then
+    succeed(key, payload, number)
+    return 'ok'
   end
-  local since = tonumber(job[5]) or now
-  if outcome == 'defer' and now - since < number then
-    local added = redis.pcall('ZADD', scheduled_key, now + defer_ms, id)
-    if type(added) == 'table' then return 'fault: ' .. added.err end
-    redis.call('HSET', key, 'state', 'scheduled', 'due_at', now + defer_ms, 'deferred_since', since)
-    announce(id, now + defer_ms)
-    tally('deferred')
-  elseif outcome == 'succeed' then
-    if number > 0 then
-      redis.call('HSET', key, 'state', 'succeeded', 'result', payload, 'finished_at', now)
-      redis.call('PEXPIRE', key, number)
-    else
-      redis.call('DEL', key)
-    end
-    tally('succeeded')
-  elseif outcome == 'retry' then
-    local due = now + number
-    local added = redis.pcall('ZADD', scheduled_key, due, id)
-    if type(added) == 'table' then return 'fault: ' .. added.err end
-    redis.call('HSET', key, 'state', 'scheduled', 'error', payload, 'due_at', due,
-      'errors', (tonumber(job[4]) or 0) + 1)
-    announce(id, due)
-    tally('retried')
-  elseif outcome == 'crash' then
-    local fault = crash(id, key, payload, number)
-    if fault then return 'fault: ' .. fault.err end
-  else
-    local added = redis.pcall('ZADD', dead_key, now, id)
-    if type(added) == 'table' then return 'fault: ' .. added.err end
-    redis.call('HSET', key, 'state', 'dead', 'error', payload, 'dead_at', now,
-      'errors', (tonumber(job[4]) or 0) + 1)
-    tally('dead')
-  end
-  -- A list that somebody overwrote holds no job any more; the result still counts.
-  redis.pcall('LREM', processing, -1, id)
-  return 'ok'
+  ends = ends or other_ends()
+  local fault = ends[outcome](id, key, payload, number)
+  return fault and 'fault: ' .. fault.err or 'ok'
 end
 
-local verdicts, jobs, faults = {}, {}, {}
-for i = 4 + lane_count, #ARGV, 5 do
-  verdicts[#verdicts + 1] = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]))
+-- Takes ended jobs, given from the oldest, off the processing list. A list that somebody overwrote holds none any more; the ends still count.
+local function strike(ids)
+  if #ids == 0 then return end
+  if #ids == 1 then return redis.pcall('LREM', processing, '-1', ids[1]) end
+  local oldest = redis.pcall('LRANGE', processing, as_text(-#ids), '-1')
+  local in_order = #oldest == #ids
+  for i, id in ipairs(ids) do in_order = in_order and oldest[#ids + 1 - i] == id end
+  if in_order then return redis.call('LTRIM', processing, '0', as_text(-#ids - 1)) end
+  for _, id in ipairs(ids) do redis.pcall('LREM', processing, -1, id) end
 end
+
+local verdicts, over, jobs, faults = {}, {}, {}, {}
+for i = 4 + lane_count, #ARGV, 5 do
+  local verdict = settle(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+  verdicts[#verdicts + 1] = verdict
+  if verdict == 'ok' then over[#over + 1] = ARGV[i] end
+end
+strike(over)
+if succeeded > 0 then tally('succeeded', as_text(succeeded)) end
 if count > 0 and redis.call('HEXISTS', workers_key, worker) == 1 then
-  take(worker, count, ARGV, 4, 3 + lane_count, now, jobs, faults)
+  take(worker, count, ARGV, 4, 3 + lane_count, now_text, jobs, faults)
 end
 return {verdicts, jobs, faults}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from typing import TypeVar
 
@@ -13,14 +14,14 @@ from rqsup.inspect import check
 from rqsup.job import JobState
 from rqsup.store import scripts
 from rqsup.store.scripts import Claimed
-from tests.rqsup.store.raw import Raw
+from tests.rqsup.store.raw import Raw, envelope
 
 T = TypeVar("T")
 
 QUEUES = ("p", "q")
 LEVELS = st.sampled_from(("high", "normal", "low"))
 WORKERS = st.sampled_from(("w1", "w2", "w3"))
-OUTCOMES = st.sampled_from(("succeed", "retry", "bury", "crash"))
+OUTCOMES = st.sampled_from(("succeed", "retry", "bury", "crash", "release"))
 ANY = st.integers(min_value=0, max_value=1_000)
 
 
@@ -58,6 +59,26 @@ class JobMachine(RuleBasedStateMachine):
         job_id = f"j{len(self.accepted)}"
         assert self.raw.enqueue(job_id, queue, level, delay_ms=delay_ms) == ("scheduled" if delay_ms else "ready")
         self.accepted.append(job_id)
+
+    @rule(
+        queues=st.lists(st.sampled_from(QUEUES), min_size=2, max_size=5),
+        level=LEVELS,
+        delay_ms=st.sampled_from((0, 60_000)),
+    )
+    def enqueue_many(self, queues: list[str], level: str, delay_ms: int) -> None:
+        """In one call; the last of them twice, and delayed or not."""
+        first = len(self.accepted)
+        calls = [
+            scripts.enqueue(
+                self.raw.root, job_id=f"j{first + number}", queue=queue, level=level,
+                envelope=envelope(f"j{first + number}"), delay_ms=delay_ms * (number % 2),
+            )
+            for number, queue in enumerate(queues)
+        ]  # fmt: skip
+        verdicts = self.raw.run(scripts.enqueue_many(self.raw.root, [*calls, calls[-1]]))
+        expected = ["scheduled" if delay_ms and number % 2 else "ready" for number in range(len(queues))]
+        assert verdicts == [*expected, "exists"]
+        self.accepted += [f"j{first + number}" for number in range(len(queues))]
 
     @precondition(lambda self: self.accepted)
     @rule(pick=ANY)
@@ -100,6 +121,24 @@ class JobMachine(RuleBasedStateMachine):
 
         assert settled.verdicts == ["ok"]
         self.end(job_id, "succeeded")
+        self.begin(worker, settled.jobs)
+
+    @precondition(lambda self: self.attempts)
+    @rule(worker=WORKERS, order=st.randoms(use_true_random=False), count=st.integers(0, 3))
+    def settle_many(self, worker: str, order: random.Random, count: int) -> None:
+        """All attempts that one worker ever began, in any order, in one call; only the valid ones count."""
+        mine = [job for owner, job in self.attempts if owner == worker]
+        order.shuffle(mine)
+        allowed = [self.valid.get(job.id) == (worker, job.token) for job in mine]
+        ends = [scripts.Settlement(job.id, job.token, "succeed", b"1", 60_000) for job in mine]
+
+        settled = self.raw.settle_all(ends, count=count, queues=QUEUES, worker=worker)
+
+        assert [verdict == "ok" for verdict in settled.verdicts] == allowed
+        for job, was_allowed in zip(mine, allowed, strict=True):
+            if was_allowed:
+                del self.valid[job.id]
+                self.end(job.id, "succeeded")
         self.begin(worker, settled.jobs)
 
     @rule(worker=WORKERS, crashed=st.booleans(), limit=st.sampled_from((1, 500)))

@@ -61,6 +61,18 @@ def test_a_thousand_jobs_on_three_levels_come_out_in_order(raw: Raw) -> None:
     assert taken == expected
 
 
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_jobs_of_many_queues_come_in_the_order_of_levels_and_queues(raw: Raw, count: int) -> None:
+    queues = [f"q{number}" for number in range(30)]
+    for queue in ("q29", "q3", "q17"):
+        raw.enqueue(f"{queue}-low", queue=queue, level="low")
+        raw.enqueue(f"{queue}-high", queue=queue, level="high")
+
+    taken = [job.id for job in raw.claim(count=count, queues=queues).jobs]
+
+    assert taken == ["q3-high", "q17-high", "q29-high", "q3-low", "q17-low", "q29-low"][:count]
+
+
 def test_thirty_queues_in_one_claim(raw: Raw) -> None:
     queues = [f"q{number}" for number in range(30)]
     raw.enqueue("last", queue="q29", level="very_low")

@@ -11,7 +11,8 @@ import pytest
 
 from rqsup import Client, errors
 from rqsup.settings import RedisSettings
-from rqsup.store.connection import await_server, check_server, connect, parse_version, persistence_warning
+from rqsup.store.connection import await_server, connect
+from rqsup.store.reach import check_server, parse_version, persistence_warning
 from rqsup.store.server import LocalServer
 
 

@@ -20,6 +20,7 @@ SCRIPTS = [name for name in ALL if not name.startswith("_")]
 #: A call of each script with the fewest arguments.
 CALLS: dict[str, Call[Any]] = {
     "enqueue": scripts.enqueue("r:", job_id="a", queue="q", level="low", envelope=b""),
+    "enqueue_many": scripts.enqueue_many("r:", []),
     "claim": scripts.claim("r:", worker="w", count=1, lanes=[], queues=[], resume=False, wait=False),
     "settle": scripts.settle("r:", worker="w", settlements=[]),
     "heartbeat": scripts.heartbeat("r:", ttl_ms=1, details={}),
@@ -112,6 +113,16 @@ def test_python_sends_what_the_header_lists(name: str) -> None:
     assert CALLS[name].command(flags=True)[2:4] == (1, "r:")
 
 
+def test_each_job_sends_the_six_values_that_the_header_lists() -> None:
+    line = next(line for line in header("enqueue_many") if line.startswith("-- then, per "))
+    listed = line.partition(":")[2].split(",")
+
+    call = scripts.enqueue("r:", job_id="a", queue="q", level="low", envelope=b"")
+
+    assert scripts.JOB_ARGUMENTS == len(listed) == 6
+    assert scripts.enqueue_many("r:", [call, call]).arguments[2:] == call.arguments[:6] * 2
+
+
 def test_each_settlement_sends_the_five_values_that_the_header_lists() -> None:
     line = next(line for line in header("settle") if line.startswith("-- then, per "))
     listed = line.partition(":")[2].split(",")
@@ -134,7 +145,7 @@ def test_uses_lists_exactly_the_parts_that_are_needed_each_after_its_own_needs(n
     known = set[str]()
     for part, text in [*texts.items(), (name, body(name))]:
         defined_anywhere = {function for other in PARTS for function in functions(body(other))}
-        called = {function for function in defined_anywhere if re.search(rf"\b{function}\(", text)}
+        called = {function for function in defined_anywhere if re.search(rf"(?<![.\w]){function}\(", text)}
         known |= functions(text)
         assert called <= known, f"{part} calls {called - known}, which no earlier part defines"
 

@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 
 from rqsup import Client
 from rqsup.store import scripts
-from rqsup.store.connection import parse_version
+from rqsup.store.reach import parse_version
 from rqsup.store.scripts import FLAGS_SINCE
 from rqsup.store.server import LocalServer
 from tests.rqsup.store.raw import Raw

@@ -29,6 +29,8 @@ def test_no_order_of_steps_loses_or_doubles_a_job(redis_server: LocalServer) -> 
 BROKEN = {
     "settle without the token": ("settle", "job[3] ~= token or job[2] ~= worker", "false"),
     "settle that keeps the entry": ("settle", "redis.pcall('LREM', processing, -1, id)", ""),
+    "release that keeps the state": ("settle", "redis.call('HSET', key, 'state', 'ready')", ""),
+    "claim that leaves the ids": ("claim", "redis.call('LTRIM', ready, '0', as_text(-#ids - 1))", "count = 0"),
     "recover that keeps the entry": ("recover", "redis.call('LREM', list, 1, id)", "redis.call('LMOVE', list, list, 'LEFT', 'RIGHT')"),
     "claim without a new token": ("claim", "(tonumber(job[3]) or 0) + 1", "1"),
     "promote that forgets the lane": ("promote", "deliver(id, job[2], job[3], false)", "false"),

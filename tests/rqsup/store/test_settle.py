@@ -91,6 +91,52 @@ def test_a_crash_of_a_record_that_lost_its_lane_is_buried_and_the_rest_of_the_ba
     assert (raw.dead(), raw.processing(), raw.job("good")["state"]) == (["odd"], [], "succeeded")
 
 
+def test_a_released_job_is_ready_at_the_consuming_end_as_if_nobody_had_claimed_it(raw: Raw) -> None:
+    raw.register("w", "v")
+    for name in ("a", "b", "c"):
+        raw.enqueue(name)
+    a, b = raw.claim(count=2).jobs
+
+    assert raw.settle_all([Settlement(job.id, job.token, "release", b"", 0) for job in (b, a)]).verdicts == ["ok", "ok"]
+
+    assert (raw.ready(), raw.processing()) == (["a", "b", "c"], [])
+    assert raw.settle(a, "release") == "stale"
+    again = raw.claim("v").jobs[0]
+    assert (again.id, again.attempt, again.token) == ("a", 1, a.token + 1)
+    assert "returns" not in raw.job("a")
+
+
+def test_a_released_job_goes_to_a_waiting_worker(raw: Raw) -> None:
+    raw.register("w", "v")
+    raw.enqueue("a")
+    job = raw.claim().jobs[0]
+    raw.claim("v", wait=True)
+
+    raw.settle(job, "release")
+
+    assert (raw.inbox("v"), raw.ready()) == (["a"], [])
+
+
+def test_a_release_to_a_lane_of_a_wrong_type_changes_nothing(raw: Raw) -> None:
+    job = started(raw)
+    raw.spoil(raw.keys.ready("q:normal"))
+
+    assert raw.settle(job, "release").startswith("fault: WRONGTYPE")
+    assert (raw.processing(), raw.job(job.id)["state"]) == ([job.id], "active")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3), (0, 1), (2, 3), (1,)])
+def test_jobs_settled_together_leave_the_list_whatever_their_order(raw: Raw, order: tuple[int, ...]) -> None:
+    raw.register("w")
+    for number in range(4):
+        raw.enqueue(f"j{number}")
+    jobs = raw.claim(count=4).jobs
+
+    raw.settle_all([Settlement(jobs[at].id, jobs[at].token, "succeed", b"1", 60_000) for at in order])
+
+    assert raw.processing() == [f"j{number}" for number in range(4) if number not in order]
+
+
 def test_a_crash_is_charged_and_the_job_ready_at_the_consuming_end(raw: Raw) -> None:
     job = started(raw)
     raw.enqueue("b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -19,6 +20,7 @@ from rqsup import Client
 from rqsup.errors import RedisUnavailable
 from rqsup.settings import RedisSettings
 from rqsup.store import scripts, wire
+from rqsup.store.async_store import AsyncStore
 from rqsup.store.server import LocalServer
 from rqsup.store.wire import Wire, wait_readable
 from tests.rqsup.store.raw import Raw
@@ -90,6 +92,16 @@ def test_a_connection_that_was_killed_is_told_and_can_be_opened_anew(open_one: W
 
     open_one.connect()
     assert open_one.command("PING") == b"PONG"
+
+
+def test_a_closed_connection_is_closed_even_if_another_process_holds_it(open_one: Wire, raw: Raw) -> None:
+    held = os.dup(open_one.fileno())
+    try:
+        open_one.close()
+
+        wait_until(lambda: "test-wire" not in {one["name"] for one in raw.redis.client_list()}, what="its end")
+    finally:
+        os.close(held)
 
 
 def test_nothing_is_sent_without_a_connection(redis_server: LocalServer) -> None:
@@ -276,3 +288,22 @@ def test_verification_can_be_left_out_for_tests(tls: tuple[int, Path, Path]) -> 
 
     assert opened.command("PING") == b"PONG"
     opened.close()
+
+
+def test_the_masters_connections_are_verified_too(tls: tuple[int, Path, Path]) -> None:
+    port, ca, other = tls
+
+    async def ask(authority: Path) -> None:
+        store = AsyncStore(RedisSettings(url=f"rediss://localhost:{port}", tls_ca_file=str(authority)))
+        try:
+            assert await store.command("PING") == b"PONG"
+            heard = asyncio.Event()
+            listening = asyncio.ensure_future(store.listen("news", heard.set))
+            await asyncio.wait_for(heard.wait(), 30)
+            listening.cancel()
+        finally:
+            await store.close()
+
+    asyncio.run(ask(ca))
+    with pytest.raises(RedisUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        asyncio.run(ask(other))

@@ -28,6 +28,11 @@ def note(path: str, text: str) -> str:
     return text
 
 
+@task(name="probe.nothing")
+def nothing() -> None:
+    """Do nothing: the tiniest job."""
+
+
 @task(name="probe.nap")
 def nap(seconds: float) -> dict[str, object]:
     """Sleep; returns who ran it."""

@@ -1,0 +1,104 @@
+-- Accepts many jobs as `enqueue` accepts one, and does once for all what can be done once.
+-- KEYS[1] root
+-- ARGV[1] max_length  jobs that a queue may hold ready, all levels; 0 = unbounded
+-- ARGV[2] levels      names of all levels, joined by commas (read only when max_length > 0)
+-- then, per job:      id, queue, level, envelope, due_ms, delay_ms
+--   id        chosen by the client, so that a repeat is a no-op
+--   envelope  JSON bytes
+--   due_ms    server time at which it may run, ms since the epoch; 0 = now
+--   delay_ms  the same as a delay from now, ms; 0 = none
+-- Returns a verdict per job: 'ready' | 'scheduled' | 'exists' (this id was accepted before) | 'full'
+--         | 'fault: …' (its place has a wrong type: nothing of it was stored)
+-- Atomic: a record without a place, or a place without a record, would be a lost job.
+-- Uses: names clock tally announce deliver store
+local max_length, levels = tonumber(ARGV[1]), ARGV[2]
+local now = now_ms()
+local now_text = as_text(now)
+-- Most arguments of one command: Lua's stack bounds them.
+local most = 1000
+local verdicts, accepted = {}, 0
+-- Of this call: ids it accepted, queues it named, queues that no worker waits for, places left in each.
+local mine, named, unmet, room = {}, {}, {}, {}
+-- Ready jobs that no worker waits for, as positions in ARGV, by lane: pushed together at the end.
+local lanes, bulk = {}, {}
+
+-- False when none of the ids has a record: then one command has answered for all.
+local function some_exist()
+  local keys = {}
+  for at = 3, math.min(#ARGV, most * 6), 6 do keys[#keys + 1] = job_key(ARGV[at]) end
+  return #ARGV > most * 6 or (#keys > 0 and redis.call('EXISTS', unpack(keys)) > 0)
+end
+local look = some_exist()
+
+-- Takes one place in a queue; false when it is full.
+local function find_room(queue)
+  if max_length == 0 then return true end
+  if not room[queue] then
+    room[queue] = max_length
+    for level in string.gmatch(levels, '[^,]+') do
+      room[queue] = room[queue] - redis.call('LLEN', ready_key(queue .. ':' .. level))
+    end
+  end
+  room[queue] = room[queue] - 1
+  return room[queue] >= 0
+end
+
+local function keep(at, state, due)
+  store(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], state, now_text, due)
+  accepted = accepted + 1
+  return state
+end
+
+local function schedule(at, due)
+  local added = redis.pcall('ZADD', scheduled_key, due, ARGV[at])
+  if type(added) == 'table' then return 'fault: ' .. added.err end
+  announce(ARGV[at], due)
+  return keep(at, 'scheduled', due)
+end
+
+-- Hands a ready job over; one that nobody waits for has no verdict yet.
+local function hand_or_keep(at)
+  local queue = ARGV[at + 1]
+  if not unmet[queue] and hand_over(ARGV[at], queue) then return keep(at, 'ready', ARGV[at + 4]) end
+  unmet[queue] = true
+  local lane = queue .. ':' .. ARGV[at + 2]
+  if not bulk[lane] then
+    lanes[#lanes + 1] = lane
+    bulk[lane] = {}
+  end
+  bulk[lane][#bulk[lane] + 1] = at
+  return nil
+end
+
+local function accept(at)
+  local id, queue, due, delay = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+  if mine[id] or (look and redis.call('EXISTS', job_key(id)) == 1) then return 'exists' end
+  if not find_room(queue) then return 'full' end
+  -- The first write is one that a full server refuses; after any other, it would let the rest pass.
+  if not named[queue] then
+    redis.call('SADD', queues_key, queue)
+    named[queue] = true
+  end
+  mine[id] = true
+  if delay > 0 then due = now + delay end
+  if due > now then return schedule(at, due) end
+  return hand_or_keep(at)
+end
+
+-- Pushes jobs of one lane, and returns what went wrong.
+local function push(lane, positions)
+  for first = 1, #positions, most do
+    local last, ids = math.min(first + most - 1, #positions), {}
+    for i = first, last do ids[#ids + 1] = ARGV[positions[i]] end
+    local pushed = redis.pcall('LPUSH', ready_key(lane), unpack(ids))
+    for i = first, last do
+      local at = positions[i]
+      verdicts[(at + 3) / 6] = type(pushed) == 'table' and 'fault: ' .. pushed.err or keep(at, 'ready', ARGV[at + 4])
+    end
+  end
+end
+
+for at = 3, #ARGV, 6 do verdicts[(at + 3) / 6] = accept(at) end
+for _, lane in ipairs(lanes) do push(lane, bulk[lane]) end
+if accepted > 0 then tally('accepted', as_text(accepted)) end
+return verdicts
