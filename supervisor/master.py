@@ -240,7 +240,7 @@ class Master:
             now=time.monotonic(),
             target=self.target,
             generation=self.rollout.wanted,
-            can_fork=self.rollout.zygote is not None,
+            can_fork=self.rollout.may_fork,
             trial=self.rollout.trial,
             not_before=self.rollout.restart.not_before,
             pardon_until=self.stall.pardon_until,

@@ -47,7 +47,7 @@ class View:
     #: Workers wanted, and the generation they should be of.
     target: int
     generation: int
-    #: The wanted generation's zygote is ready.
+    #: The wanted generation's zygote is ready, and no canary of it has failed.
     can_fork: bool
     #: No start before this time: failed starts slow the pool down.
     not_before: float

@@ -79,6 +79,11 @@ class Rollout:
         return self._wanted if self._wanted and self._wanted.ready else None
 
     @property
+    def may_fork(self) -> bool:
+        """True when a worker can be started, and should: after a failed trial, another canary would spoil the same job again."""
+        return self.zygote is not None and not (self.trial and self._failure)
+
+    @property
     def protections(self) -> list[Protection]:
         """The walls of the wanted generation's sandbox; empty when no task asks for one."""
         return self._wanted.protections if self._wanted else []

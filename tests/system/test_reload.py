@@ -244,6 +244,8 @@ def test_a_canary_whose_jobs_fail_fails_the_reload(
     (tmp_path / "version.py").write_text(CHECKED.format(check="pass", body=body))
     with fed(client) as ids, pytest.raises(MasterRefused, match=reason):
         deployed.ask("reload")
+    # Another one like it would have spoiled the same job again, up to its limit.
+    assert stats(client).get("crashed", 0) <= 1
 
     wait_until(lambda: {worker["generation"] for worker in deployed.workers()} == {1}, what="the old workers alone")
     # An old worker that met a job on its last try leaves for a fresh one: so it may be a moment before all are ready.

@@ -224,7 +224,7 @@ def test_what_a_job_prints_is_in_the_journal_with_fields_of_its_own(service: Ser
 
 
 def test_an_upgrade_keeps_the_unit_and_its_jobs(running: Service) -> None:
-    master, (job,) = running.main_pid, running.send(1, 12)
+    master, (job,) = running.main_pid, running.send(1, 8)
     worker = wait_until(
         lambda: next((one["pid"] for one in running.status()["workers"] if one["job_id"]), None),
         what="the job to begin",
