@@ -93,13 +93,13 @@ class Operator:
     def _tell(self, command: str, **arguments: Any) -> None:
         self.daemon.ask(command, timeout_s=LIMIT_S, **arguments)
 
-    def _await_answer(self) -> None:
-        """Wait until the master answers: before it does, a signal ends it, as any program that just starts."""
+    def _await_start(self) -> None:
+        """Wait until the master has its code: before, it refuses a reload, and at first a signal ends it, as any program that just starts."""
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             with contextlib.suppress(MasterUnreachable):
-                self.daemon.status()
-                return
+                if self.daemon.status()["generation"]:
+                    return
             time.sleep(0.02)
 
     def _scale(self, action: Action) -> None:
@@ -107,7 +107,7 @@ class Operator:
         self._tell("scale", workers=action.many)
 
     def _reload_by_signal(self, _: Action) -> None:
-        self._await_answer()
+        self._await_start()
         self.daemon.signal(signal.SIGHUP)
 
     def _reload(self, action: Action) -> None:
@@ -118,7 +118,7 @@ class Operator:
         else:
             # One that runs beside the actions may be hit by them, and then rolls back; this one must succeed.
             self.finish()
-            self._await_answer()
+            self._await_start()
             fault = self._try_reload()
             if fault and BUSY not in fault:
                 self.complaints.append(f"{action}: a good reload was refused: {fault}")
@@ -132,7 +132,7 @@ class Operator:
 
     def _reload_bad(self, action: Action) -> None:
         self.finish()
-        self._await_answer()
+        self._await_start()
         broken = int(action.share * (len(BAD_CODE) + 1))
         good_config = self.daemon.config.read_text()
         if broken < len(BAD_CODE):
@@ -187,7 +187,7 @@ class Operator:
         self.daemon.launch(path=self.module.parent)
 
     def _stop_start(self, action: Action) -> None:
-        self._await_answer()
+        self._await_start()
         self.daemon.signal(signal.SIGTERM if action.share < 0.7 else signal.SIGINT)
         status = self.daemon.wait(LIMIT_S)
         if status != 0:
