@@ -36,7 +36,8 @@ if resume then
     end
   end
 end
-if #jobs == 0 then
+-- A worker that would wait mostly finds nothing: one command says so. Lua's stack bounds it.
+if #jobs == 0 and (not wait or lane_count > 1000 or any_filled(ARGV, 7, 6 + lane_count)) then
   take(worker, count, ARGV, 7, 6 + lane_count, now, jobs, faults)
 end
 if #jobs == 0 and wait then
