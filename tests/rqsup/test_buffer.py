@@ -47,6 +47,15 @@ def test_jobs_are_accepted_in_order_when_the_block_is_left(client: Client) -> No
     assert jobs[0].refresh().state == "ready"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_jobs": 0}, {"max_bytes": 0}, {"max_delay_s": -1}, {"max_delay_s": float("nan")}, {"patience_s": -0.1}],
+)
+def test_a_buffer_in_which_nothing_has_room_is_refused_when_it_is_made(client: Client, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} of a buffer must be"):
+        client.buffer(**wrong)
+
+
 def test_jobs_leave_by_themselves_after_a_time(client: Client) -> None:
     with client.buffer(max_delay_s=0.01) as buffer:
         job = buffer.enqueue("t")
