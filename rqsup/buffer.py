@@ -212,7 +212,9 @@ class Buffer:
     def _give_up(self, fault: RedisUnavailable) -> JobsRefused:
         """Take out all that was not answered, so that the caller has it."""
         with self._changed:
-            left = [Refusal(sending.job_id, _named(sending), fault) for sending in self._jobs]
+            # What Redis said, where it is known: the fault of the flush promises to send them later, which ends here.
+            cause = self._fault or fault
+            left = [Refusal(sending.job_id, _named(sending), cause) for sending in self._jobs]
             self._refused += left
             self._answered += len(left)
             self._jobs.clear()

@@ -182,6 +182,7 @@ def test_patience_ends_and_what_was_not_sent_is_handed_back(mortal: Client, priv
     with pytest.raises(errors.JobsRefused, match="3 job") as caught:
         buffer.close()
     assert [refusal.job_id for refusal in caught.value.refused] == [job.id for job in jobs]
+    assert not any("will be sent" in str(refusal.fault) for refusal in caught.value.refused)
     assert len(buffer) == 0
 
     private_redis.start()
