@@ -276,9 +276,11 @@ def test_a_login_and_a_database_are_used(private_redis: LocalServer, tmp_path: P
 
 
 def test_what_is_no_redis_is_told() -> None:
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.org ESMTP\r\n")
-        await writer.drain()
+        await reader.read()
+        # Since Python 3.12, the server's end waits for that of each connection.
+        writer.close()
 
     async def run() -> None:
         async with await asyncio.start_server(greet, "127.0.0.1") as server:
