@@ -62,8 +62,10 @@ class AsyncWire:
 
     async def command(self, *arguments: Argument) -> Any:
         """Send one plain command, and return its answer. Raises as `run`."""
+        # First: room that was given and not used would never be free again.
+        packed = hiredis.pack_command(cast(Any, arguments))
         pipe = await self._enter(1)
-        return (await pipe.post(hiredis.pack_command(cast(Any, arguments)), 1))[0]
+        return (await pipe.post(packed, 1))[0]
 
     async def close(self) -> None:
         """Wait for the answers that are due, and close the connection. The next call opens another, in any loop."""

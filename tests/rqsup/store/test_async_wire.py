@@ -316,3 +316,13 @@ def test_who_waits_for_the_connection_is_told_that_the_client_was_closed() -> No
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with_wire(f"redis://127.0.0.1:{silent.getsockname()[1]}", body, connect_timeout=30)
+
+
+def test_a_command_that_cannot_be_written_takes_no_room(redis_server: LocalServer) -> None:
+    async def body(wire: AsyncWire) -> None:
+        assert await wire.command("PING") == b"PONG"
+        with pytest.raises(UnicodeEncodeError):
+            await wire.command("ECHO", "\udcff")
+        assert under_way(wire) == 0
+
+    with_wire(redis_server.url, body)
