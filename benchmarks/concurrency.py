@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.stage import faults, report, stage, wait_for
+from benchmarks.stage import faults, numbers, report, stage, wait_for
 from rqsup.request import Request
 from tests.system.daemon import stats
 
@@ -60,4 +60,4 @@ def _drain(places: int, jobs: int, task: str, *args: Any) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(*numbers(sys.argv[1:], "concurrency", jobs=(1000, "Jobs that wait."))))

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.stage import NAMESPACE, report
+from benchmarks.stage import NAMESPACE, positive, report
 from rqsup import Client, context
 from rqsup.envelope import Envelope, decode, encode, new_id
 from rqsup.logs import get_logger
@@ -190,5 +190,5 @@ def main(rounds: int = 60) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.costs")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=positive, default=60)
     raise SystemExit(main(parser.parse_args().rounds))

@@ -21,8 +21,10 @@ import yaml
 
 from benchmarks.marks import Marks
 from benchmarks.meters import Watch, cpu_s, tree, watching
-from benchmarks.stage import NAMESPACE, report, wait_for
+from benchmarks.stage import NAMESPACE, positive, report, wait_for
 from rqsup import Client, Request
+from rqsup.config_source import build
+from rqsup.settings import WorkerSettings
 from rqsup.store.server import LocalServer
 from tests.system.daemon import Daemon
 
@@ -166,11 +168,15 @@ def settings_of(pairs: list[str]) -> Mapping[str, Any]:
 def main(arguments: list[str]) -> int:
     """Run it and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drain")
-    parser.add_argument("--jobs", type=int, default=DRAIN_JOBS)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--jobs", type=positive, default=DRAIN_JOBS)
+    parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="Settings of `workers`.")
     options = parser.parse_args(arguments)
     given = settings_of(options.set)
+    wrong: list[str] = []
+    build(WorkerSettings, given, "workers.", wrong)
+    if wrong:  # else the master would end at its start, and the benchmark wait for it
+        parser.error("; ".join(wrong))
     found = measure(options.jobs, workers=options.workers, **given)
     figures = {"jobs": options.jobs, "workers": options.workers, **given, **found.to_json()}
     return report("drain", figures, kept=True)

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import hiredis
 
-from benchmarks.stage import NAMESPACE, report
+from benchmarks.stage import NAMESPACE, numbers, report
 from rqsup import AsyncClient, Client, Request, Task
 from rqsup.envelope import new_id
 from rqsup.sending import Packer
@@ -203,4 +203,4 @@ def main(rounds: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))
+    sys.exit(main(*numbers(sys.argv[1:], "enqueue", rounds=(5, "Rounds, each with everything once."))))

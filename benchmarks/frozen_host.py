@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.stage import NAMESPACE, faults, report, spread, stage, wait_for
+from benchmarks.stage import NAMESPACE, faults, numbers, report, spread, stage, wait_for
 from rqsup import Client, Job
 from tests.system.daemon import Daemon
 
@@ -77,4 +77,4 @@ def _send(pids: list[int], number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(float, sys.argv[1:])))
+    sys.exit(main(*numbers(sys.argv[1:], "frozen_host", lease_ttl=(3.0, "Seconds of a lease."))))

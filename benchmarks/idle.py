@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.stage import report, stage
+from benchmarks.stage import numbers, report, stage
 
 WORKERS = 4
 
@@ -63,4 +63,4 @@ def _calls(redis: Any) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(*numbers(sys.argv[1:], "idle", seconds=(30, "Seconds to look on."))))

@@ -24,7 +24,7 @@ from redis.connection import parse_url
 
 from benchmarks.drain import DRAIN_JOBS, Drained, drained, filled
 from benchmarks.marks import Marks
-from benchmarks.stage import NAMESPACE, report
+from benchmarks.stage import NAMESPACE, positive, report
 from rqsup.settings import WorkerSettings
 from rqsup.store import scripts
 from rqsup.store.keys import Keys, lanes
@@ -174,9 +174,9 @@ def _go(started: list[subprocess.Popen[bytes]]) -> None:
 def main(arguments: list[str]) -> int:
     """Run it and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limit")
-    parser.add_argument("--jobs", type=int, default=DRAIN_JOBS)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--claim", type=int, default=CLAIM)
+    parser.add_argument("--jobs", type=positive, default=DRAIN_JOBS)
+    parser.add_argument("--processes", type=positive, default=2)
+    parser.add_argument("--claim", type=positive, default=CLAIM)
     parser.add_argument("--settle", choices=("each", "batch"), default="each")
     parser.add_argument("--be", nargs=3, metavar=("WORKER", "URL", "MARKS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -11,7 +11,7 @@ import sys
 
 from benchmarks.drain import payload, pool, scene
 from benchmarks.meters import pss_mib, tree
-from benchmarks.stage import report, wait_for
+from benchmarks.stage import positive, report, wait_for
 from rqsup import Request
 
 FEW, MORE = 2, 8
@@ -32,7 +32,7 @@ def measure(workers: int) -> float:
 def main(arguments: list[str]) -> int:
     """Run it and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
-    parser.add_argument("--workers", type=int, default=MORE)
+    parser.add_argument("--workers", type=positive, default=MORE)
     options = parser.parse_args(arguments)
     few, more = measure(FEW), measure(options.workers)
     each = (more - few) / max(1, options.workers - FEW)

@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks.drain import LOOK_PAUSE_S, Scene, payload, pool, scene
 from benchmarks.meters import cpu_s, machine_cpu_s, pss_mib, tree, watching
-from benchmarks.stage import end_in_order, report, wait_for
+from benchmarks.stage import end_in_order, positive, report, wait_for
 from rqsup import Client, Request
 from tests.system.daemon import Daemon, stats
 
@@ -172,9 +172,9 @@ def main(arguments: list[str]) -> int:
     """Run it and print one JSON line; a line per block goes to standard error."""
     end_in_order()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.million")
-    parser.add_argument("--jobs", type=int, default=1_000_000)
-    parser.add_argument("--block", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--jobs", type=positive, default=1_000_000)
+    parser.add_argument("--block", type=positive, default=100_000)
+    parser.add_argument("--workers", type=positive, default=2)
     options = parser.parse_args(arguments)
     # Whole blocks, and at least two of them: a first one and a last one.
     jobs = options.block * max(2, options.jobs // options.block)

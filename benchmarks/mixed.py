@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.drain import Scene, payload, pool, scene
 from benchmarks.figures import percentile
-from benchmarks.stage import report, wait_for
+from benchmarks.stage import positive, report, wait_for
 from rqsup import Request
 
 SEED, WORKERS = 20, 4
@@ -60,7 +60,7 @@ def _send(place: Scene, first: int, burst: list[float]) -> None:
 def main(arguments: list[str]) -> int:
     """Run it and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed")
-    parser.add_argument("--bursts", type=int, default=BURSTS)
+    parser.add_argument("--bursts", type=positive, default=BURSTS)
     options = parser.parse_args(arguments)
     ours, alone = (percentile(measure(options.bursts, **given), 0.99) for given in ({}, {"prefetch": 1}))
     figures = {"jobs": options.bursts * BURST, "p99_ms": round(ours, 1), "prefetch_1_p99_ms": round(alone, 1)}

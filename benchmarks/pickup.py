@@ -18,7 +18,7 @@ from benchmarks.drain import ROOT, Scene, payload, pool, scene
 from benchmarks.figures import percentile
 from benchmarks.limit import BareSocket, pack
 from benchmarks.marks import Marks
-from benchmarks.stage import report, wait_for
+from benchmarks.stage import positive, report, wait_for
 
 JOBS = 500
 #: Seconds from one job to the next.
@@ -66,7 +66,7 @@ def _receive(url: str, marks: Marks, jobs: int) -> None:
 def main(arguments: list[str]) -> int:
     """Run it and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pickup")
-    parser.add_argument("--jobs", type=int, default=JOBS)
+    parser.add_argument("--jobs", type=positive, default=JOBS)
     parser.add_argument("--be", nargs=2, metavar=("URL", "MARKS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.be:

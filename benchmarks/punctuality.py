@@ -11,7 +11,7 @@ import random
 import sys
 import time
 
-from benchmarks.stage import report, spread, stage
+from benchmarks.stage import numbers, report, spread, stage
 
 SEED = 7
 
@@ -35,4 +35,4 @@ def _timer_late_ms(seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(*numbers(sys.argv[1:], "punctuality", jobs=(100, "Jobs to send."))))

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.stage import Stage, faults, report, spread, stage, wait_for
+from benchmarks.stage import Stage, faults, numbers, report, spread, stage, wait_for
 from rqsup.request import Request
 from tests.system.daemon import all_ended, stats
 
@@ -76,4 +76,4 @@ def _recoveries(scene: Stage) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(*numbers(sys.argv[1:], "recovery", jobs=(50_000, "Jobs to run."), kills=(200, "Workers to kill."))))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
+import math
 import shutil
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,40 @@ def wait_for(predicate: Any, limit_s: float, what: str, pause_s: float = 0.002) 
 def end_in_order() -> None:
     """Let SIGTERM end this process as an interrupt does: servers, masters and peers of a benchmark must not outlive it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def positive(text: str) -> int:
+    """A number of something to measure, from the command line.
+
+    >>> positive("20")
+    20
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
+    return int(text)
+
+
+def numbers(arguments: Sequence[str], name: str, **defaults: tuple[float, str]) -> list[Any]:
+    """Read numbers that stand one after the other, each with its default and its help.
+
+    >>> numbers(["7"], "x", jobs=(50, "Jobs."), kills=(2, "Kills."))
+    [7, 2]
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    for word, (default, words) in defaults.items():
+        kind: Callable[[str], float] = positive if isinstance(default, int) else _seconds
+        parser.add_argument(word, nargs="?", type=kind, default=default, help=f"{words} Default: {default}.")
+    return list(vars(parser.parse_args(arguments)).values())
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be more than 0 seconds, not {text!r}")
+    return seconds
 
 
 def report(name: str, figures: dict[str, Any], *, kept: bool) -> int:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.drain import LIMIT_S, LOOK_PAUSE_S, payload, pool, scene
-from benchmarks.stage import report, wait_for
+from benchmarks.stage import positive, report, wait_for
 from rqsup import Request
 
 JOBS, WORKERS, JOB_S = 3_200, 8, 0.010
@@ -41,8 +41,8 @@ def share_of_ideal(starts_s: Sequence[float], workers: int) -> float:
 def main(arguments: list[str]) -> int:
     """Run it and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steady")
-    parser.add_argument("--jobs", type=int, default=JOBS)
-    parser.add_argument("--workers", type=int, default=WORKERS)
+    parser.add_argument("--jobs", type=positive, default=JOBS)
+    parser.add_argument("--workers", type=positive, default=WORKERS)
     options = parser.parse_args(arguments)
     share = measure(options.jobs, options.workers)
     return report(

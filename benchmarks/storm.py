@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.stage import NAMESPACE, report
+from benchmarks.stage import NAMESPACE, positive, report
 from rqsup import Client
 from rqsup.store.server import LocalServer
 from tests.system.storm.leaks import leaks
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.storm")
-    parser.add_argument("--actions", type=int, default=1000)
+    parser.add_argument("--actions", type=positive, default=1000)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--quiet", action="store_true", help="Print only the result.")
     return parser

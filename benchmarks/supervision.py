@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from benchmarks import footprint
-from benchmarks.stage import Stage, report, spread, stage, wait_for
+from benchmarks.stage import Stage, positive, report, spread, stage, wait_for
 from rqsup.request import Request
 from tests.system.daemon import Daemon
 
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.supervision")
-    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--kills", type=positive, default=40)
     parser.add_argument("--json", action="store_true", help="Print the JSON line alone.")
     parser.add_argument(
         "--peers", action="store_true", help="Measure Celery and RQ, too; installs them for the moment."

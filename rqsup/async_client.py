@@ -115,7 +115,7 @@ class AsyncClient:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. The client may be used again, also in another event loop."""
         await self._wire.close()
 
     async def __aenter__(self) -> Self:

@@ -40,6 +40,9 @@ class Buffer:
         max_bytes: the same in bytes.
         max_delay_s: longest time that a job waits for others to be sent with, seconds.
         patience_s: for how long `flush()` and `close()` bear that Redis does not answer, seconds.
+
+    Raises:
+        ValueError: no job would ever find room, or a time is negative.
     """
 
     def __init__(
@@ -53,6 +56,13 @@ class Buffer:
         max_delay_s: float,
         patience_s: float,
     ) -> None:
+        # Checked here: the first `enqueue` would wait for ever for room that cannot come.
+        for name, value in (("max_jobs", max_jobs), ("max_bytes", max_bytes)):
+            if not value >= 1:
+                raise ValueError(f"{name} of a buffer must be 1 or more, not {value}")
+        for name, seconds in (("max_delay_s", max_delay_s), ("patience_s", patience_s)):
+            if not seconds >= 0:  # NaN, too, with which its thread would never wait
+                raise ValueError(f"{name} of a buffer must be 0 s or more, not {seconds}")
         self._client = client
         self._prepare = prepare
         self._deliver = deliver
@@ -208,7 +218,9 @@ class Buffer:
     def _give_up(self, fault: RedisUnavailable) -> JobsRefused:
         """Take out all that was not answered, so that the caller has it."""
         with self._changed:
-            left = [Refusal(sending.job_id, _named(sending), fault) for sending in self._jobs]
+            # What Redis said, where it is known: the fault of the flush promises to send them later, which ends here.
+            cause = self._fault or fault
+            left = [Refusal(sending.job_id, _named(sending), cause) for sending in self._jobs]
             self._refused += left
             self._answered += len(left)
             self._jobs.clear()

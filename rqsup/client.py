@@ -49,6 +49,9 @@ class Client:
         url: address of Redis; None = as in `settings`.
         settings: the whole configuration; default: all defaults.
 
+    Raises:
+        ConfigError: the address or the namespace is outside what a configuration may say.
+
     It opens no connection before the first call. `connect()` waits for Redis, and checks it.
     """
 
@@ -82,7 +85,7 @@ class Client:
         return self
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. The client may be used again: the next call opens another."""
         self._lines.close()
         self.store.client.connection_pool.disconnect()
 

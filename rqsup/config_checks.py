@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import msgspec
+
 from rqsup.envelope import NAME
 from rqsup.job import LEVEL_LABELS
-from rqsup.settings import AutoscaleSettings, PressureSettings, RedisSettings, Settings, WorkerSettings
+from rqsup.settings import AutoscaleSettings, Namespace, PressureSettings, RedisSettings, Settings, WorkerSettings
 
 #: Most bytes of a Unix socket's path (sun_path without its closing zero).
 SOCKET_PATH_BYTES = 107
@@ -24,6 +26,17 @@ def cross_check(settings: Settings) -> list[str]:
         *_socket_faults(settings.control.socket),
         *_log_faults(settings.log.file),
     ]
+
+
+def client_faults(url: str | None, namespace: str | None) -> list[str]:
+    """Faults of what the caller of a client gave; None = not given."""
+    faults = [fault for fault in [_url_fault(url) if url is not None else None] if fault]
+    if namespace is not None:
+        try:
+            msgspec.convert(namespace, Namespace)
+        except msgspec.ValidationError:
+            faults.append(f"namespace: found {namespace!r}; allowed is 1 to 64 of the characters A-Z a-z 0-9 _ . -")
+    return faults
 
 
 def _redis_faults(redis: RedisSettings) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from rqsup.config_checks import client_faults
 from rqsup.envelope import check_name
-from rqsup.errors import JobFailed, JobNotCancellable, JobNotFound
+from rqsup.errors import ConfigError, JobFailed, JobNotCancellable, JobNotFound
 from rqsup.job import JobRecord, JobState, Level
 from rqsup.settings import Settings
 from rqsup.store import scripts
@@ -43,7 +44,14 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def choose(settings: Settings | None, url: str | None, namespace: str | None) -> Settings:
-    """The settings of a client: those given, or the defaults, with another address or namespace."""
+    """The settings of a client: those given, or the defaults, with another address or namespace.
+
+    Raises:
+        ConfigError: the address or the namespace is outside what a configuration may say. Jobs sent to such a
+            namespace would be accepted, and no pool could ever take them.
+    """
+    if faults := client_faults(url, namespace):
+        raise ConfigError(faults, origin="client")
     settings = settings or Settings()
     if url is not None:
         settings = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, url=url))

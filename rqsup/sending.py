@@ -176,9 +176,11 @@ class Packer:
         task = request.task
         if isinstance(task, Task):
             key = (task.name, request.queue or task.queue, task.level if request.priority is None else request.priority)
+        elif not isinstance(task, str):  # its words would be a name: of None, a task that no worker knows
+            raise InvalidJob(f"{task!r} is no task: decorate the function with @task, or give the task's name")
         else:
             key = (
-                str(task),
+                task,
                 request.queue or "default",
                 Level.NORMAL if request.priority is None else request.priority,
             )

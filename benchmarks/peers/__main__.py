@@ -28,7 +28,7 @@ from benchmarks.peers.rounds import rounds
 from benchmarks.peers.scenarios import SCENARIOS
 from benchmarks.peers.scenarios.scale import FULL, QUICK
 from benchmarks.peers.systems import PEERS
-from benchmarks.stage import end_in_order
+from benchmarks.stage import end_in_order, positive
 from rqsup.store.server import find_binary
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
     out = CACHE / "quick" if options.quick else ROOT
     folder = out / "benchmarks/results"
-    peers, whole = _installed(options.peers, tell)
+    peers, whole = ([], True) if options.report else _installed(options.peers, tell)
     for scenario in options.scenarios if not options.report else ():
         rows = list(rounds(peers, scenario, options.rounds, QUICK if options.quick else FULL, tell))
         results.save(folder, scenario, about(options.rounds), rows)
@@ -102,7 +102,7 @@ def _options() -> argparse.ArgumentParser:
         metavar="SCENARIO,…",
         help=", ".join(SCENARIOS),
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3, help="Rounds of each scenario. Default: 3.")
     parser.add_argument(
         "--quick", action="store_true", help="Small numbers, to see that it works; nothing of it is kept."
     )

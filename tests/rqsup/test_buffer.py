@@ -51,6 +51,15 @@ def test_jobs_are_accepted_in_order_when_the_block_is_left(client: Client) -> No
     assert jobs[0].refresh().state == "ready"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_jobs": 0}, {"max_bytes": 0}, {"max_delay_s": -1}, {"max_delay_s": float("nan")}, {"patience_s": -0.1}],
+)
+def test_a_buffer_in_which_nothing_has_room_is_refused_when_it_is_made(client: Client, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} of a buffer must be"):
+        client.buffer(**wrong)
+
+
 def test_jobs_leave_by_themselves_after_a_time(client: Client) -> None:
     with client.buffer(max_delay_s=0.01) as buffer:
         job = buffer.enqueue("t")
@@ -177,6 +186,7 @@ def test_patience_ends_and_what_was_not_sent_is_handed_back(mortal: Client, priv
     with pytest.raises(errors.JobsRefused, match="3 job") as caught:
         buffer.close()
     assert [refusal.job_id for refusal in caught.value.refused] == [job.id for job in jobs]
+    assert not any("will be sent" in str(refusal.fault) for refusal in caught.value.refused)
     assert len(buffer) == 0
 
     private_redis.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rqsup import Client, JobState, Request, Task, errors
+from rqsup import AsyncClient, Client, JobState, Request, Task, errors
 from rqsup.envelope import decode
 from rqsup.settings import RedisSettings, Settings
 from rqsup.store.server import LocalServer
@@ -92,6 +92,29 @@ def test_a_job_outside_the_rules_is_refused_before_it_is_sent(client: Client, re
         client.send(request_)
 
     assert Raw(client).picture(without=()) == {}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("url", "namespace", "words"),
+    [
+        ("redis://localhost/0?nosuch=1", None, r"redis\.url: after the `\?`"), ("localhost:6379", None, "unknown scheme"),
+        ("redis://localhost:port/0", None, "cannot be read"), (None, "a b", "namespace: found 'a b'"), (None, "", "namespace: found ''"),
+        ("http://x", "a}b", "2 fault"),
+    ],
+)  # fmt: skip
+def test_an_address_or_a_namespace_that_no_pool_can_have_is_refused_before_anything_is_sent(
+    kind: type[Client | AsyncClient], url: str | None, namespace: str | None, words: str
+) -> None:
+    with pytest.raises(errors.ConfigError, match=words):
+        kind(url, namespace=namespace)
+
+
+def test_a_closed_client_may_be_used_again(client: Client) -> None:
+    client.enqueue("t")
+    client.close()
+
+    assert client.enqueue("t").refresh().state == "ready"
 
 
 def test_a_payload_above_the_limit_is_refused(client: Client) -> None:

@@ -72,6 +72,12 @@ def test_what_is_outside_the_rules_is_refused_each_time(request_: Request) -> No
             packer.prepare(request_)
 
 
+@pytest.mark.parametrize("task", [print, None, 42, b"t"])
+def test_what_is_neither_a_task_nor_a_name_is_refused_with_the_way_out(task: Any) -> None:
+    with pytest.raises(errors.InvalidJob, match="decorate the function with @task"):
+        Packer(SETTINGS).prepare(Request(task))
+
+
 def test_routes_are_remembered_in_bounded_number() -> None:
     packer = Packer(SETTINGS)
     for number in range(3 * MOST_ROUTES):
