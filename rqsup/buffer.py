@@ -147,6 +147,9 @@ class Buffer:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             wanted = self._put
+            if self._answered < wanted and self._thread is None:
+                # A fault that nobody foresaw ended it.
+                self._start()
             while self._answered < wanted:
                 self._hurry = True
                 self._changed.notify_all()
@@ -173,7 +176,10 @@ class Buffer:
                 self._changed.notify_all()
             if thread is not None:
                 thread.join()
-            atexit.unregister(self.close)
+            with self._changed:
+                # Unless another thread put a job in meanwhile.
+                if self._thread is None:
+                    atexit.unregister(self.close)
 
     def _has_room(self) -> bool:
         return len(self._jobs) + len(self._refused) < self._max_jobs and self._bytes < self._max_bytes
@@ -254,6 +260,7 @@ class Buffer:
         with self._changed:
             while True:
                 if self._closing and self._fault is not None:
+                    self._end()
                     return []
                 if self._jobs:
                     wait_s = self._first_at + self._max_delay_s - time.monotonic()
@@ -301,8 +308,8 @@ class Buffer:
                 self._fault_since = time.monotonic()
             self._fault = fault
             self._changed.notify_all()
-            if not self._closing:
-                self._changed.wait(pause_s)
+            # Whoever waits for room or in `flush` notifies whenever it is woken: that must not shorten the pause.
+            self._changed.wait_for(lambda: self._closing, pause_s)
 
 
 def _named(sending: Sending) -> Request:

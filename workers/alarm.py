@@ -7,6 +7,7 @@ the title true. Short jobs never see it.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class Alarm:
     def __init__(self, name: str, abandoned: Callable[[], bool]) -> None:
         self.name = name
         self._abandoned = abandoned
+        self._pid = os.getpid()
         #: Called once a second while a job runs; may raise what has to end it.
         self.reminder: Callable[[], None] | None = None
         #: Called once in the midst of a job that runs longer than ERRAND_S, before twice that time. Must not raise.
@@ -68,7 +70,8 @@ class Alarm:
     def run_errand(self) -> None:
         """Do now what was to be done in the midst of the job: it will surely not be tiny."""
         errand, self.errand = self.errand, None
-        if errand is not None:
+        # A process that the job forked has the handlers, too, and may ring by a timer of its own: the errand is not its.
+        if errand is not None and os.getpid() == self._pid:
             errand()
 
     def postpone(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ prints is its own. The tasks that a job starts in the loop count as the job.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class Tower:
     def __init__(self, slot: Slot, voice: Voice) -> None:
         self._slot = slot
         self._voice = voice
+        self._pid = os.getpid()
         #: In the order of their start.
         self.flights: dict[Flight, None] = {}
         self._shown: Flight | None = None
@@ -120,6 +122,9 @@ class Tower:
 
     def leave(self) -> None:
         """The step is over."""
+        if os.getpid() != self._pid:
+            # A process that the job forked and did not end: it may neither turn this loop nor speak on its connections.
+            os._exit(1)
         if self._doomed is None:
             self._slot.at_work = 0
 

@@ -209,6 +209,10 @@ class Loop:
             self._send_settlements(0)
         except RedisUnavailable as fault:
             self._fault = fault
+        except BaseException as fault:
+            # Another signal's: the job has to end, or used up a limit. Half a command may be on its way.
+            self._fault = RedisUnavailable(f"a command was broken off by {type(fault).__name__}")
+            raise
 
     def _next_jobs(self) -> list[Claimed]:
         """The next jobs, waiting for them if there are none; empty when an order came or time was up."""
@@ -274,8 +278,9 @@ class Loop:
         return jobs
 
     def _send_settlements(self, count: int) -> None:
-        batch, self._unsent = self._unsent, []
-        self._sent.append(batch)
+        # In this order: wherever a signal breaks it off, each is in one of the two.
+        self._sent.append(batch := self._unsent)
+        self._unsent = []
         self._wire.send(
             scripts.settle(self._keys.root, worker=self._worker, settlements=batch, count=count, lanes=self._lanes)
         )

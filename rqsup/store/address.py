@@ -44,7 +44,14 @@ def read_address(settings: RedisSettings) -> Address:
     Raises:
         RedisUnavailable: the URL says something that is not known here, or the password file cannot be read.
     """
-    url = urlsplit(settings.url)
+    try:
+        url = urlsplit(settings.url)
+        port = url.port or PORT
+    except ValueError:
+        # Its words are a part of the URL: of the password, if that holds a / or a ? that should be written as %2F or %3F.
+        raise RedisUnavailable(
+            f"redis.url {redact_url(settings.url)} cannot be read: write / ? # and @ of a password as %2F %3F %23 and %40"
+        ) from None
     options = {name: values[-1] for name, values in parse_qs(url.query).items()}
     database = options.pop("db", "") or ("" if url.scheme == "unix" else unquote(url.path).strip("/")) or "0"
     if url.scheme not in {"redis", "rediss", "unix"} or options or not database.isdecimal():
@@ -55,7 +62,7 @@ def read_address(settings: RedisSettings) -> Address:
     return Address(
         path=unquote(url.path) if url.scheme == "unix" else "",
         host=unquote(url.hostname or "localhost"),
-        port=url.port or PORT,
+        port=port,
         tls=url.scheme == "rediss",
         database=int(database),
         username=unquote(url.username or "") or settings.username,

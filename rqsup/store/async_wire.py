@@ -62,8 +62,10 @@ class AsyncWire:
 
     async def command(self, *arguments: Argument) -> Any:
         """Send one plain command, and return its answer. Raises as `run`."""
+        # First: room that was given and not used would never be free again.
+        packed = hiredis.pack_command(cast(Any, arguments))
         pipe = await self._enter(1)
-        return (await pipe.post(hiredis.pack_command(cast(Any, arguments)), 1))[0]
+        return (await pipe.post(packed, 1))[0]
 
     async def close(self) -> None:
         """Wait for the answers that are due, and close the connection. The next call opens another, in any loop."""
@@ -108,8 +110,15 @@ class AsyncWire:
         if self._opening is None:
             self._opening = loop.create_task(self._open())
             self._opening.add_done_callback(self._opened)
-        # One caller's end must not end the connecting of the others.
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            # One caller's end must not end the connecting of the others.
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if not opening.cancelled() or _is_cancelled():
+                raise
+            # By `close`: whoever takes this for its own cancellation would end without a word.
+            raise RedisUnavailable("the client was closed") from None
 
     def _opened(self, opening: asyncio.Task[Pipe]) -> None:
         if self._opening is opening:
@@ -164,6 +173,11 @@ async def _ask(pipe: Pipe, *commands: tuple[Argument, ...]) -> list[Any]:
     if pipe.fault is not None:
         raise RedisUnavailable(pipe.fault)
     return await pipe.post(b"".join(hiredis.pack_command(cast(Any, one)) for one in commands), len(commands))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _version(info: bytes) -> tuple[int, ...]:

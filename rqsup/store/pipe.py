@@ -53,6 +53,8 @@ class Pipe(asyncio.Protocol):
 
     async def room(self, count: int) -> None:
         """Wait until so many calls may be posted; each `room` is followed by one `post`, unless `fault` is set."""
+        if self.fault is not None:
+            return  # nobody would be let in any more
         if not self._row and self._has_room():
             self._under_way += count
             return

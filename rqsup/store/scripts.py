@@ -193,7 +193,7 @@ def claim(
     in_hand: Iterable[str] = (),
 ) -> Call[Claim]:  # fmt: skip
     """Take up to `count` jobs for a worker; `resume` leaves those alone that it has in hand."""
-    held = ",".join(in_hand)
+    held = _raw(",".join(in_hand))
     arguments: tuple[Argument, ...] = (worker, count, int(resume), int(wait), held, len(lanes), *lanes, *queues)
     return Call(script("claim"), root, arguments, _read_claim)
 

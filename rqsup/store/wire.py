@@ -147,7 +147,7 @@ class Wire:
         Raises:
             RedisUnavailable: the connection failed.
         """
-        reply = self._reader.gets()
+        reply = self._parsed()
         return self._read_until_reply(self._settings.socket_timeout) if reply is False else reply
 
     @property
@@ -172,7 +172,7 @@ class Wire:
         """
         self._read()
         answers: list[Any] = []
-        while (reply := self._reader.gets()) is not False:
+        while (reply := self._parsed()) is not False:
             _refuse_error(reply)
             answers.append(self._expected.popleft().decode(reply) if self._expected else reply)
         return answers
@@ -217,11 +217,18 @@ class Wire:
         self.write(b"".join(hiredis.pack_command(cast(Any, command)) for command in commands))
 
     def _reply(self, timeout_s: float) -> Any:
-        reply = self._reader.gets()
+        reply = self._parsed()
         if reply is False:
             reply = self._read_until_reply(timeout_s)
         _refuse_error(reply)
         return reply
+
+    def _parsed(self) -> Any:
+        """The next reply of those that were read; False = none is whole yet."""
+        try:
+            return self._reader.gets()
+        except hiredis.ProtocolError as fault:
+            raise RedisUnavailable(f"what answers there is no Redis: {fault}") from fault
 
     def _read(self) -> None:
         """Take in what is there."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ import msgspec
 import pytest
 
 from rqsup import Client, Request, errors
+from rqsup.sending import Sending
 from rqsup.settings import LimitSettings
 from rqsup.store.server import LocalServer
 from tests.rqsup.store.raw import Raw
@@ -248,3 +252,63 @@ def test_a_forgotten_buffer_is_sent_at_the_end_of_the_process(client: Client, re
     subprocess.run(command, check=True, timeout=60)
 
     assert len(Raw(client).ready("default:normal")) == 10
+
+
+def test_who_waits_in_flush_does_not_shorten_the_pauses_between_two_tries() -> None:
+    tried: list[float] = []
+
+    def deliver(_sendings: Iterator[Sending]) -> list[tuple[Sending, Any]]:
+        tried.append(time.monotonic())
+        raise errors.RedisUnavailable("away")
+
+    with Client("redis://127.0.0.1:1") as client:
+        buffer = client.buffer(patience_s=0.5)
+        buffer._deliver = deliver
+        buffer.enqueue("t")
+
+        with pytest.raises(errors.JobsRefused):
+            buffer.close()
+
+    # 0.05, 0.1, 0.2 and 0.4 s apart; without pauses, thousands.
+    assert 1 < len(tried) <= 6
+
+
+def test_a_job_put_in_while_another_thread_closes_the_buffer_is_sent_before_the_end_of_the_process(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_exit: set[Any] = set()
+    monkeypatch.setattr(atexit, "register", at_exit.add)
+    monkeypatch.setattr(atexit, "unregister", at_exit.discard)
+    buffer = client.buffer()
+    jobs = [buffer.enqueue("t")]
+    thread = buffer._thread or pytest.fail("no thread")
+    join = thread.join
+
+    def join_and_enqueue() -> None:
+        join()
+        jobs.append(buffer.enqueue("t"))
+
+    monkeypatch.setattr(thread, "join", join_and_enqueue)
+
+    buffer.close()
+
+    assert at_exit == {buffer.close}
+    buffer.close()
+    assert at_exit == set()
+    assert Raw(client).ready("default:normal") == [job.id for job in jobs]
+
+
+def test_flush_goes_on_after_a_fault_that_ended_the_thread(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = client.buffer()
+    deliver, told = buffer._deliver, threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _fault: told.set())
+    monkeypatch.setattr(buffer, "_deliver", lambda sendings: next(iter([*sendings][1:])))
+    job = buffer.enqueue("t")
+    assert told.wait(10)
+    monkeypatch.setattr(buffer, "_deliver", deliver)
+    wait_until(lambda: buffer._thread is None)
+
+    buffer.flush()
+
+    assert Raw(client).ready("default:normal") == [job.id]
+    buffer.close()

@@ -142,3 +142,22 @@ def test_it_remembers_that_it_raised_whatever_the_job_made_of_it(alarm: Alarm) -
     alarm.disarm()
 
     assert alarm.has_raised
+
+
+def test_a_process_that_a_job_forked_does_no_errand(alarm: Alarm) -> None:
+    ours, theirs = os.pipe()
+
+    def tell() -> None:
+        os.write(theirs, b"!")
+
+    alarm.errand = tell
+    child = os.fork()
+    if child == 0:
+        # As by a timer that it set itself: the handlers are inherited.
+        alarm.run_errand()
+        os._exit(0)
+
+    os.waitpid(child, 0)
+    os.close(theirs)
+    assert os.read(ours, 9) == b""
+    os.close(ours)

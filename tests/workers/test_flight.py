@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -122,3 +124,35 @@ def test_an_abandoned_job_gets_a_jobshutdown_once_where_it_waits(tower: Tower) -
     asyncio.run(main())
 
     assert caught == ["JobShutdown", "CancelledError"]
+
+
+def go_on() -> None:
+    """A child that returns into the worker's code."""
+
+
+@pytest.mark.parametrize("end", [go_on, sys.exit])
+def test_a_process_that_a_job_forked_never_returns_into_the_event_loop(tower: Tower, end: Callable[[], None]) -> None:
+    children: list[int] = []
+    ours, theirs = os.pipe()
+
+    async def job() -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                end()
+                await asyncio.sleep(0)
+                # Here the loop has turned in the child, with the connections and the jobs of its parent.
+                os.write(theirs, b"!")
+            finally:
+                await asyncio.sleep(0)
+        children.append(child)
+
+    async def main() -> None:
+        await begin(tower, make_flight("a"), job())
+
+    asyncio.run(main())
+
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
+    os.close(theirs)
+    assert os.read(ours, 1) == b""
+    os.close(ours)

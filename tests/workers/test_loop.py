@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rqsup import Client, Job, current_job
-from rqsup.errors import JobTimeout, RedisUnavailable
+from rqsup.errors import JobShutdown, JobTimeout, RedisUnavailable
 from rqsup.job import JobState
 from rqsup.request import Request
 from rqsup.store import scripts
@@ -251,6 +251,37 @@ def test_a_settlement_whose_answer_was_lost_is_recognised_as_repeated(
     wait_until(lambda: lost)
     assert client.enqueue("ran", 4).result(5) == 4
     assert int(client.store.client.hget(client.keys.stats, "succeeded") or 0) == 2
+    assert loop.slot.stale == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_an_errand_that_another_signal_breaks_off_loses_and_doubles_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    ran: list[int] = []
+
+    def write_a_part(data: bytes) -> None:
+        wire._socket.sendall(data[: int(len(data) * share)])
+        raise JobShutdown("in the midst")
+
+    def longer() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(wire, "write", write_a_part)
+            loop._loop._alarm.run_errand()
+
+    task(name="count")(ran.append)
+    task(name="longer", max_attempts=1)(longer)
+    jobs = client.enqueue_many([Request("count", (1,)), Request("count", (2,)), Request("longer")])
+    loop = LoopThread(client, prefetch=3)
+    wire = loop._loop._wire
+    monkeypatch.setattr(loop._loop, "_may_wait", lambda _now: True)
+
+    loop.start()
+
+    assert [job.result(5) for job in jobs[:2]] == [None, None]
+    wait_until(lambda: jobs[2].refresh().state is JobState.DEAD, what="the end of the job that was broken off")
+    loop.leave()
+    assert ran == [1, 2]
     assert loop.slot.stale == 0
 
 

@@ -30,17 +30,24 @@ local function some_exist()
 end
 local look = some_exist()
 
--- Takes one place in a queue; false when it is full.
-local function find_room(queue)
-  if max_length == 0 then return true end
+-- Takes one place in a queue. Returns nil, or the verdict that refuses the job.
+local function refuse(queue)
+  if max_length == 0 then return nil end
   if not room[queue] then
     room[queue] = max_length
     for level in string.gmatch(levels, '[^,]+') do
-      room[queue] = room[queue] - redis.call('LLEN', ready_key(queue .. ':' .. level))
+      local length = redis.pcall('LLEN', ready_key(queue .. ':' .. level))
+      if type(length) == 'table' then
+        -- Thrown, it would be the answer for all jobs of the call, those accepted before it included.
+        room[queue] = 'fault: ' .. length.err
+        break
+      end
+      room[queue] = room[queue] - length
     end
   end
+  if type(room[queue]) == 'string' then return room[queue] end
   room[queue] = room[queue] - 1
-  return room[queue] >= 0
+  return room[queue] < 0 and 'full' or nil
 end
 
 local function keep(at, state, due)
@@ -73,7 +80,8 @@ end
 local function accept(at)
   local id, queue, due, delay = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
   if mine[id] or (look and redis.call('EXISTS', job_key(id)) == 1) then return 'exists' end
-  if not find_room(queue) then return 'full' end
+  local refused = refuse(queue)
+  if refused then return refused end
   -- The first write is one that a full server refuses; after any other, it would let the rest pass.
   if not named[queue] then
     redis.call('SADD', queues_key, queue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -291,3 +292,39 @@ def test_what_is_no_redis_is_told() -> None:
             await wire.close()
 
     asyncio.run(run())
+
+
+def test_nobody_waits_for_room_on_a_connection_that_has_failed() -> None:
+    async def run() -> None:
+        failed = pipe.Pipe(asyncio.get_running_loop(), 1.0)
+        failed.fail("gone")
+        async with asyncio.timeout(30):
+            # As many callers as waited for it to open, and find it lost.
+            for _ in range(2 * pipe.MOST_UNDER_WAY):
+                await failed.room(1)
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_the_connection_is_told_that_the_client_was_closed() -> None:
+    async def body(wire: AsyncWire) -> None:
+        waiting = asyncio.create_task(wire.command("PING"))
+        await until(lambda: wire._opening)
+
+        await wire.close()
+
+        with pytest.raises(RedisUnavailable, match="closed"):
+            await waiting
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with_wire(f"redis://127.0.0.1:{silent.getsockname()[1]}", body, connect_timeout=30)
+
+
+def test_a_command_that_cannot_be_written_takes_no_room(redis_server: LocalServer) -> None:
+    async def body(wire: AsyncWire) -> None:
+        assert await wire.command("PING") == b"PONG"
+        with pytest.raises(UnicodeEncodeError):
+            await wire.command("ECHO", "\udcff")
+        assert under_way(wire) == 0
+
+    with_wire(redis_server.url, body)

@@ -265,8 +265,9 @@ def test_resume_leaves_the_jobs_alone_that_the_worker_has_in_hand(raw: Raw) -> N
     raw.enqueue("handed")
 
     call = scripts.claim(
-        raw.root, worker="w", count=1, lanes=["q:normal"], queues=["q"], resume=True, wait=False, in_hand=["a", "c"]
-    )
+        raw.root, worker="w", count=1, lanes=["q:normal"], queues=["q"], resume=True, wait=False,
+        in_hand=["a", "\udcff foreign", "c"],
+    )  # fmt: skip
 
     assert sorted((job.id, job.token) for job in raw.run(call).jobs) == [("b", 2), ("handed", 1)]
     assert {raw.job(job_id)["token"] for job_id in ("a", "c")} == {"1"}

@@ -79,6 +79,21 @@ def test_a_lane_of_a_wrong_type_refuses_its_own_jobs_of_a_call_alone(raw: Raw) -
     assert (raw.ready(), raw.job("b"), raw.stat("accepted")) == (["a", "c"], {}, 2)
 
 
+def test_a_bounded_queue_of_a_wrong_type_refuses_its_own_jobs_of_a_call_alone(raw: Raw) -> None:
+    raw.spoil(raw.keys.ready("bad:low"))
+    batch = [
+        *calls(raw, "late", delay_ms=9_000),
+        *calls(raw, "a"),
+        *calls(raw, "x", "y", queue="bad"),
+        *calls(raw, "b"),
+    ]
+
+    verdicts = send(raw, batch, max_length=10)
+
+    assert [verdict.partition(":")[0] for verdict in verdicts] == ["scheduled", "ready", "fault", "fault", "ready"]
+    assert (raw.ready(), raw.job("x"), raw.stat("accepted")) == (["a", "b"], {}, 3)
+
+
 def test_a_set_of_queues_of_a_wrong_type_refuses_the_call_and_stores_nothing(raw: Raw) -> None:
     raw.spoil(raw.keys.queues)
 

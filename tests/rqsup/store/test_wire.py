@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,27 @@ def test_bytes_of_another_protocol_are_told() -> None:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("read", [Wire.answer, Wire.receive_ready])
+def test_bytes_of_another_protocol_behind_an_answer_are_told(
+    read: Callable[[Wire], Any], redis_server: LocalServer
+) -> None:
+    opened = Wire(RedisSettings(url=redis_server.url), name="", scripts=())
+    opened._socket, theirs = socket.socketpair()
+    theirs.sendall(b"+OK\r\n?\r\n")
+
+    with theirs, pytest.raises(RedisUnavailable, match="no Redis"):
+        _ = [read(opened), read(opened)]
+    opened.close()
+
+
+def test_an_address_that_cannot_be_read_keeps_its_password_to_itself() -> None:
+    with pytest.raises(RedisUnavailable, match="%2F") as told:
+        Wire(RedisSettings(url="redis://:sEcr/et@host:6379"), name="", scripts=()).connect()
+    assert "sEcr" not in str(told.value)
+    assert told.value.__cause__ is None
+    assert told.value.__suppress_context__
 
 
 def test_a_blocking_move_returns_what_came(
