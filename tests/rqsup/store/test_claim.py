@@ -297,4 +297,4 @@ def test_foreign_bytes_survive_the_way_through_python(raw: Raw) -> None:
 def test_a_call_counts_its_lanes() -> None:
     call = scripts.claim("r:", worker="w", count=2, lanes=["q:high", "q:low"], queues=["q"], resume=True, wait=False)
 
-    assert call.arguments == ("w", 2, 1, 0, "", 2, "q:high", "q:low", "q")
+    assert call.arguments == ("w", 2, 1, 0, b"", 2, "q:high", "q:low", "q")
