@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -449,7 +450,11 @@ def open_files(pid: int) -> int:
 
 def assert_private(pid: int) -> None:
     """No program that the process starts would have any of its files, but the standard ones."""
-    flags = {int(file.name): file.read_text() for file in Path(f"/proc/{pid}/fdinfo").iterdir()}
+    flags: dict[int, str] = {}
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        # A connection of a command may be closed between the look at the folder and that at the file.
+        with contextlib.suppress(FileNotFoundError):
+            flags[int(file.name)] = file.read_text()
     shared = [
         number
         for number, text in flags.items()
