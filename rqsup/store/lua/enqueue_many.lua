@@ -17,8 +17,10 @@ local now_text = as_text(now)
 -- Most arguments of one command: Lua's stack bounds them.
 local most = 1000
 local verdicts, accepted = {}, 0
--- Of this call: ids it accepted, queues it named, queues that no worker waits for, places left in each.
+-- Of this call: ids it took on with the number of their job, queues it named, queues that no worker waits for, places left in each.
 local mine, named, unmet, room = {}, {}, {}, {}
+-- Jobs with an id that came before, and the number of the first with it.
+local twins = {}
 -- Ready jobs that no worker waits for, as positions in ARGV, by lane: pushed together at the end.
 local lanes, bulk = {}, {}
 
@@ -79,6 +81,7 @@ end
 
 local function accept(at)
   local id, queue, due, delay = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+  if mine[id] then twins[(at + 3) / 6] = mine[id] end
   if mine[id] or (look and redis.call('EXISTS', job_key(id)) == 1) then return 'exists' end
   local refused = refuse(queue)
   if refused then return refused end
@@ -87,13 +90,13 @@ local function accept(at)
     redis.call('SADD', queues_key, queue)
     named[queue] = true
   end
-  mine[id] = true
+  mine[id] = (at + 3) / 6
   if delay > 0 then due = now + delay end
   if due > now then return schedule(at, due) end
   return hand_or_keep(at)
 end
 
--- Pushes jobs of one lane, and returns what went wrong.
+-- Pushes the jobs of one lane, and gives each its verdict.
 local function push(lane, positions)
   for first = 1, #positions, most do
     local last, ids = math.min(first + most - 1, #positions), {}
@@ -108,5 +111,9 @@ end
 
 for at = 3, #ARGV, 6 do verdicts[(at + 3) / 6] = accept(at) end
 for _, lane in ipairs(lanes) do push(lane, bulk[lane]) end
+-- Where the first found no place, there is nothing that the other could be a repeat of.
+for number, first in pairs(twins) do
+  if string.sub(verdicts[first], 1, 6) == 'fault:' then verdicts[number] = verdicts[first] end
+end
 if accepted > 0 then tally('accepted', as_text(accepted)) end
 return verdicts

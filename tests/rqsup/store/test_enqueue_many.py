@@ -49,6 +49,16 @@ def test_an_id_that_comes_twice_in_one_call_is_accepted_once(raw: Raw) -> None:
     assert raw.ready() == ["old", "a"]
 
 
+@pytest.mark.parametrize(("place", "delay_ms"), [("ready", 0), ("scheduled", 9_000)])
+def test_an_id_that_comes_twice_and_finds_no_place_is_refused_twice(raw: Raw, place: str, delay_ms: int) -> None:
+    raw.spoil(raw.keys.scheduled if place == "scheduled" else raw.keys.ready("q:normal"))
+
+    verdicts = send(raw, [*calls(raw, "a", delay_ms=delay_ms), *calls(raw, "a", delay_ms=delay_ms)])
+
+    assert [verdict.partition(":")[0] for verdict in verdicts] == ["fault", "fault"]
+    assert raw.job("a") == {}
+
+
 def test_a_queue_that_becomes_full_within_a_call_takes_what_fits(raw: Raw) -> None:
     raw.enqueue("old", level="low")
     batch = [*calls(raw, "a", "b"), *calls(raw, "c", queue="other")]
