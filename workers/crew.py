@@ -6,18 +6,18 @@ import asyncio
 import contextvars
 import functools
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from rqsup import context
 from rqsup.envelope import Envelope
-from rqsup.errors import JobShutdown, JobTimeout
+from rqsup.errors import JobShutdown
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task
 from rqsup.workers.flight import Flight, Tower, board
 from rqsup.workers.output import Voice
-from rqsup.workers.run import Runner
+from rqsup.workers.run import Runner, within
 from rqsup.workers.slot import Slot, Spent
 
 
@@ -82,7 +82,8 @@ class Crew:
         """Run one job to its end. Nothing that it does or raises gets past here."""
         job, envelope, task = flight.job, flight.envelope, flight.task
         try:
-            result = await _bound(task.function(*envelope.args, **envelope.kwargs), flight)
+            coroutine = task.function(*envelope.args, **envelope.kwargs)
+            result = await within(coroutine, flight.soft_deadline - flight.started)
         except BaseException as fault:  # noqa: BLE001 - a job's SystemExit or CancelledError is the job's end, not ours
             if isinstance(fault, JobShutdown) and self._stopping():
                 return
@@ -104,16 +105,3 @@ class Crew:
             for task in left:
                 task.cancel()
         self._on_end(flight.settlement)
-
-
-async def _bound(coroutine: Coroutine[Any, Any, Any], flight: Flight) -> Any:
-    """Cancel the job at its timeout: its cleanup runs, and its neighbours notice nothing."""
-    timeout_s = flight.soft_deadline - flight.started
-    limit = asyncio.timeout(timeout_s)
-    try:
-        async with limit:
-            return await coroutine
-    except TimeoutError as fault:
-        if limit.expired():
-            raise JobTimeout(f"allowed are {timeout_s:g} s") from fault
-        raise

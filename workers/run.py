@@ -222,14 +222,8 @@ class Runner:
         self._alarm.postpone(LOOP_LATE_S)
         loop = asyncio.get_running_loop()
         patience = loop.call_later(timeout_s, self._alarm.postpone, self._settings.workers.kill_grace / 2)
-        limit = asyncio.timeout(timeout_s)
         try:
-            async with limit:
-                return await coroutine
-        except TimeoutError as fault:
-            if limit.expired():
-                raise JobTimeout(f"allowed are {timeout_s:g} s") from fault
-            raise
+            return await within(coroutine, timeout_s)
         finally:
             patience.cancel()
 
@@ -319,3 +313,19 @@ class Runner:
             "type": name, "message": message, "traceback": stack, "attempt": job.attempt, "at_ms": int(time.time() * 1000),
             "worker": place.worker, "host": place.host, "pid": place.pid, "generation": place.generation,
         })  # fmt: skip
+
+
+async def within(coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+    """Run a job's coroutine, and cancel it at its timeout: its cleanup runs.
+
+    Raises:
+        JobTimeout: it was cancelled for that; a TimeoutError of the job's own stays what it is.
+    """
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            return await coroutine
+    except TimeoutError as fault:
+        if limit.expired():
+            raise JobTimeout(f"allowed are {timeout_s:g} s") from fault
+        raise
