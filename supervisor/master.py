@@ -322,7 +322,7 @@ class Master:
         self.events.close()
         self._set_timer(None)
         while self._tasks:
-            # More than once: on Python 3.11 asyncio.wait_for, which redis-py uses, may swallow a cancellation.
+            # More than once: on Python 3.11 asyncio.wait_for in a library may swallow a cancellation.
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.wait(self._tasks, timeout=CANCEL_S)

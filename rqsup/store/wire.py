@@ -1,4 +1,4 @@
-"""A worker's own connection: calls in a pipeline, over a plain socket.
+"""A connection of a worker, or of a client's thread: calls in a pipeline, over a plain socket.
 
 Without redis-py: its layers cost a worker more per call than all of rqsup, and more memory than the rest of its
 start. Answers come in the order of the calls. Not safe between threads.
