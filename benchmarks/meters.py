@@ -96,10 +96,36 @@ def _threads_s(pid: int) -> float:
     return total / 1e9
 
 
-def pss_mib(processes: Iterable[psutil.Process]) -> float:
-    """Memory of processes in MiB: a page that several share counts once in all."""
+def pss_mib(processes: Iterable[psutil.Process], *, without: Path | None = None) -> float:
+    """Memory of processes in MiB: a page that several share counts once in all; mappings of one file may be left out."""
     total = 0
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             total += process.memory_full_info().pss
+        if without is not None:
+            total -= mapped_bytes(process.pid, without)
     return total / (1 << 20)
+
+
+def mapped_bytes(pid: int, path: Path) -> int:
+    """Bytes of a process (as PSS) that are pages of this file; 0 when it has ended."""
+    with contextlib.suppress(OSError):
+        return pss_of(Path(f"/proc/{pid}/smaps").read_text(), str(path))
+    return 0
+
+
+def pss_of(smaps: str, path: str) -> int:
+    r"""Bytes (PSS) of one file's mappings, from the text of /proc/<pid>/smaps.
+
+    >>> text = "1000-2000 rw-s 0000 00:1a 7   /dev/shm/marks\nSize: 8 kB\nPss: 6 kB\n3000-4000 rw-p 0 00:00 0\nPss: 9 kB"
+    >>> pss_of(text, "/dev/shm/marks")
+    6144
+    """
+    total, counts = 0, False
+    for line in smaps.splitlines():
+        words = line.split(maxsplit=5)
+        if not words[0].endswith(":"):  # the head of the next mapping; its path is the sixth word, if it has one
+            counts = len(words) == 6 and words[5] == path
+        elif counts and words[0] == "Pss:":
+            total += int(words[1]) * 1024
+    return total

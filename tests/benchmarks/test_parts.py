@@ -6,10 +6,12 @@ import doctest
 import importlib
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import drain, limit, million, mixed, pickup, steady
-from benchmarks.meters import Watch
+from benchmarks.marks import STRIDE, Marks
+from benchmarks.meters import Watch, mapped_bytes, pss_mib
 from benchmarks.million import Block, Memory
 from benchmarks.parts import PARTS, Effort, in_rounds, ways_to_settle
 
@@ -51,15 +53,42 @@ def test_a_million_in_small_runs_each_job_once() -> None:
     found = million.measure(400, 200, 2)
 
     assert len(found["blocks"]) == 2
+    assert all(block["yardstick_us"] > 0 for block in found["blocks"])
     assert not [fault for fault in found["faults"] if "exactly once" in fault]
 
 
+def block(worker_us: float, redis_us: float, yardstick_us: float) -> Block:
+    return Block(1, worker_us, redis_us, 5, 1, yardstick_us)
+
+
 def test_a_block_that_costs_more_and_memory_that_stays_break_the_promise() -> None:
-    cheap, dear = Block(1, 10, 10, 1), Block(1, 12, 11, 1)
+    cheap, dear = block(10, 10, 5), block(12, 11, 5)
     small, large = Memory(1, 50, 7), Memory(9, 60, 8)
 
     assert million.faults([cheap, cheap], small, small) == []
     assert len(million.faults([cheap, dear], small, large)) == 4
+
+
+def test_blocks_are_compared_at_the_machines_speed_of_their_own_time() -> None:
+    small = Memory(1, 50, 7)
+
+    assert million.faults([block(10, 10, 5), block(15, 15, 7.5)], small, small) == []
+    [slower] = million.faults([block(15, 15, 7.5), block(12, 12, 5)], small, small)
+    assert "4.80 of the yardstick (24.0 us)" in slower
+    assert "4.00 (30.0 us)" in slower
+
+
+def test_pages_of_the_marks_are_not_memory_of_the_pool(tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    own, marks = psutil.Process(), Marks(path, 100_000)
+    before = mapped_bytes(own.pid, path)
+
+    marks.clear()
+
+    assert before == 0
+    assert mapped_bytes(own.pid, path) >= 100_000 * STRIDE
+    assert mapped_bytes(own.pid, tmp_path / "other") == 0
+    assert pss_mib([own], without=path) > 0
 
 
 def test_disturbed_rounds_are_repeated_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
