@@ -67,6 +67,8 @@ class Reaper:
         #: Dead workers, by the beat they were judged by: one that beat again may die again.
         self._owed: dict[str, str] = {}
         self._strange: set[bytes] = set()
+        #: Workers of other machines: their details are not read again. A worker never moves, and they are most of a large registry.
+        self._elsewhere: set[str] = set()
         self._log = get_logger("reaper")
 
     async def run(self) -> None:
@@ -110,11 +112,16 @@ class Reaper:
 
     async def _widowed(self, keys: Keys, workers: list[str]) -> dict[str, str]:
         """Workers on this machine whose processes and master are all gone: no need to wait for a lease."""
-        rows = await self._store.command("MGET", *(keys.worker(worker) for worker in workers))
+        self._elsewhere.intersection_update(workers)
+        asked = [worker for worker in workers if worker not in self._elsewhere]
+        rows = await self._store.command("MGET", *(keys.worker(worker) for worker in asked)) if asked else []
         found = {}
-        for worker, row in zip(workers, rows, strict=True):
+        for worker, row in zip(asked, rows, strict=True):
             details = _read(row)
-            if details is None or details.home != self._registry.home:
+            if details is None:
+                continue
+            if details.home != self._registry.home:
+                self._elsewhere.add(worker)
                 continue
             # An upgrade that could not take over left workers under our very pid, and ended them.
             orphaned = details.master == os.getpid() or not is_running(details.master, details.master_started)

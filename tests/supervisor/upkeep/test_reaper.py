@@ -149,6 +149,30 @@ def test_pids_of_another_machine_mean_nothing_so_the_lease_decides(bench: Bench)
     assert bench.ready() == [job_id]
 
 
+def test_details_of_another_machines_worker_are_read_until_they_are_known_and_then_no_more(private_bench: Bench) -> None:
+    redis: Any = private_bench.client.store.client
+    private_bench.claim("w")
+
+    async def scene(upkeep: Upkeep) -> None:
+        async def keys_read() -> int:
+            before = redis.info("stats")
+            await upkeep.reaper.run_once()
+            after = redis.info("stats")
+            return sum(int(after[name]) - int(before[name]) for name in ("keyspace_hits", "keyspace_misses"))
+
+        redis.delete(private_bench.client.keys.worker("w"))
+        # The registry itself is one of the keys.
+        assert await keys_read() == await keys_read() == 2
+        describe(private_bench, "w", home="another boot/1", master=dead_process(), pid=dead_process())
+        assert [await keys_read() for _ in range(3)] == [2, 1, 1]
+        private_bench.claim("new")
+        describe(private_bench, "new", home=find_home(), master=dead_process(), pid=dead_process())
+        assert await keys_read() == 2
+        assert upkeep.registry.indebted == {"new"}
+
+    private_bench.run(scene)
+
+
 def test_own_workers_are_not_judged_by_the_reaper(bench: Bench) -> None:
     bench.claim("w")
 
