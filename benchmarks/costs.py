@@ -2,95 +2,42 @@
 
 Redis' own time of each script, as the server counts it (`INFO commandstats`), for a few calls at a time: the median and the
 least over all rounds, since a neighbour on the machine makes a call longer, never shorter. Then what the same scripts cost
-with more queues, longer queues and more workers; and the processor time of a worker's steps, by themselves.
+with more queues, levels, tenants, workers and hosts, and longer queues (benchmarks/growth.py); and the processor time of a worker's steps, by themselves.
 docs/performance.md reads these figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from mmap import mmap
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from benchmarks import growth
+from benchmarks.bench import BATCH, Bench, envelope
 from benchmarks.stage import NAMESPACE, positive, report
 from rqsup import Client, context
-from rqsup.envelope import Envelope, decode, encode, new_id
+from rqsup.envelope import Envelope, decode, new_id
 from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store import scripts
-from rqsup.store.keys import lanes
-from rqsup.store.scripts import Call, Claimed, Settlement
+from rqsup.store.scripts import Claimed
 from rqsup.store.server import LocalServer
 from rqsup.task import task
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.run import Place, Runner
 from rqsup.workers.slot import STRIDE, slot_at
 
-#: Jobs of one measured call, or measured calls of one job.
-BATCH = 64
 #: Calls of a worker's step in one measurement.
 STEPS = 20_000
-
-
-class Bench:
-    """Scripts on a private server, and the microseconds that it spent in them."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._redis: Any = client.store.client
-        self.root = client.keys.root
-        #: Microseconds per job, by what was measured.
-        self.us: dict[str, list[float]] = {}
-
-    def measure(self, name: str, calls: list[Call[Any]], jobs: int) -> list[Any]:
-        """Send calls in one round trip, and note what each of so many jobs cost the server."""
-        self._redis.config_resetstat()
-        answers = self._client.store.run_many(calls)
-        self.us.setdefault(name, []).append(self._redis.info("commandstats")["cmdstat_evalsha"]["usec"] / jobs)
-        return answers
-
-    def empty(self, workers: int = 1) -> None:
-        """Start anew, with so many workers in the registry; the first is `w0`."""
-        self._redis.flushdb()
-        beats = scripts.heartbeat(self.root, ttl_ms=600_000, details={f"w{number}": b"{}" for number in range(workers)})
-        self._client.store.run(beats)
-
-    def enqueue(self, count: int) -> list[Call[Any]]:
-        """Calls for so many new jobs."""
-        return [
-            scripts.enqueue(self.root, job_id=job_id, queue="default", level="normal", envelope=envelope(job_id))
-            for job_id in (new_id() for _ in range(count))
-        ]
-
-    def fill(self, count: int) -> None:
-        """Have so many jobs wait."""
-        for start in range(0, count, 500):
-            self._client.store.run(scripts.enqueue_many(self.root, self.enqueue(min(500, count - start))))
-
-    def claim(self, count: int, queues: Sequence[str] = ("default",)) -> Call[Any]:
-        """A claim by `w0`."""
-        return scripts.claim(
-            self.root, worker="w0", count=count, lanes=lanes(list(queues)), queues=queues, resume=False, wait=False
-        )
-
-    def settle(self, jobs: Sequence[Claimed], count: int = 0) -> Call[Any]:
-        """The success of these jobs, and a claim of the next."""
-        ends = [Settlement(job.id, job.token, "succeed", b"null", 86_400_000) for job in jobs]
-        return scripts.settle(self.root, worker="w0", settlements=ends, count=count, lanes=lanes(["default"]))
-
-
-def envelope(job_id: str) -> bytes:
-    """The smallest usual job."""
-    return encode(Envelope(id=job_id, task="noop"), 1_000_000)
 
 
 def of_scripts(bench: Bench) -> None:
@@ -105,29 +52,6 @@ def of_scripts(bench: Bench) -> None:
     jobs = [claim.jobs[0] for claim in claims]
     settled = bench.measure("settle and claim, one job", [bench.settle([job], count=1) for job in jobs], BATCH)
     bench.measure("settle, one job", [bench.settle(one.jobs) for one in settled], BATCH)
-
-
-def of_growth(bench: Bench) -> None:
-    """A claim of one job while there is more of something."""
-    for queues in (1, 10, 100):
-        bench.empty()
-        bench.fill(BATCH)
-        names = [f"q{number}" for number in range(queues - 1)] + ["default"]
-        bench.measure(f"claim of one, in the last of {queues} queues", [bench.claim(1, names)] * BATCH, BATCH)
-    for workers in (100, 1_000):
-        bench.empty(workers)
-        bench.fill(BATCH)
-        bench.measure(f"claim of one, {workers} workers registered", [bench.claim(1)] * BATCH, BATCH)
-
-
-def of_length(bench: Bench, length: int) -> None:
-    """The same while so many jobs wait."""
-    bench.empty()
-    bench.fill(length)
-    for _ in range(20):
-        [claimed] = bench.measure(f"claim, of {BATCH}, {length} waiting", [bench.claim(BATCH)], BATCH)
-        bench.measure(f"settle, of {BATCH}, {length} waiting", [bench.settle(claimed.jobs)], BATCH)
-        bench.measure(f"enqueue, one job, {length} waiting", bench.enqueue(BATCH), BATCH)
 
 
 def steps() -> Iterator[tuple[str, Callable[[], object]]]:
@@ -174,12 +98,16 @@ def main(rounds: int = 60) -> int:
     server = LocalServer(folder, aof=False).start()
     try:
         with Client(server.url, namespace=NAMESPACE) as client:
-            bench = Bench(client)
+            bench = Bench(client, server.pid)
             for _ in range(rounds):
                 of_scripts(bench)
-                of_growth(bench)
+                for of_growth in (growth.of_queues, growth.of_levels, growth.of_workers):
+                    of_growth(bench)
+            for _, many in itertools.product(range(max(1, rounds // 10)), (1, 10, 100, 1_000)):
+                growth.of_tenants(bench, many)
+                growth.of_hosts(bench, many)
             for length in (1_000, 10_000, 100_000, 1_000_000):
-                of_length(bench, length)
+                growth.of_length(bench, length)
     finally:
         server.stop()
     figures = {
