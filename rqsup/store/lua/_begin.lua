@@ -4,7 +4,7 @@
 -- job may be active already, in this worker's own hands. `now` is text, as it is written for each job.
 local function begin(id, worker, processing, now, resumed)
   local key = job_key(id)
-  local job = redis.pcall('HMGET', key, 'state', 'envelope', 'token', 'errors', 'crashes')
+  local job = redis.pcall('HMGET', key, 'state', 'envelope', 'token')
   if job.err or not job[1] or not job[2] then
     bury_unreadable(id, now)
     redis.call('LREM', processing, 1, id)
@@ -15,9 +15,13 @@ local function begin(id, worker, processing, now, resumed)
     tally('strays')
     return nil
   end
-  local token = (tonumber(job[3]) or 0) + 1
+  if not job[3] then -- never claimed, so that nothing can have failed yet
+    redis.call('HSET', key, 'state', 'active', 'worker', worker, 'token', '1', 'started_at', now)
+    return {id, 1, 0, 0, job[2]}
+  end
+  local token, past = (tonumber(job[3]) or 0) + 1, redis.call('HMGET', key, 'errors', 'crashes')
   redis.call('HSET', key, 'state', 'active', 'worker', worker, 'token', as_text(token), 'started_at', now)
-  return {id, token, tonumber(job[4]) or 0, tonumber(job[5]) or 0, job[2]}
+  return {id, token, tonumber(past[1]) or 0, tonumber(past[2]) or 0, job[2]}
 end
 
 -- Moves the oldest ids of a lane, at most so many, into the processing list: one command for one,

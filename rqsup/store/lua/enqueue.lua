@@ -37,6 +37,6 @@ else
   local fault = deliver(id, queue, level, false)
   if fault then return 'fault: ' .. fault.err end
 end
-store(id, queue, level, ARGV[4], state, as_text(now), due)
+store(job_key(id), queue, level, ARGV[4], state, as_text(now), due)
 tally('accepted')
 return state

@@ -11,30 +11,32 @@
 --         | 'fault: …' (its place has a wrong type: nothing of it was stored)
 -- Atomic: a record without a place, or a place without a record, would be a lost job.
 -- Uses: names clock tally announce deliver store
+local ARGV = ARGV -- a local name is found faster than a global one, and this is asked for six times a job
 local max_length, levels = tonumber(ARGV[1]), ARGV[2]
 local now = now_ms()
 local now_text = as_text(now)
 -- Most arguments of one command: Lua's stack bounds them.
 local most = 1000
 local verdicts, accepted = {}, 0
--- Of this call: ids it took on with the number of their job, queues it named, queues that no worker waits for, places left in each.
+-- Of this call: ids it took on with the number of their job, queues it named, queues that no worker waits for (with the jobs to be
+-- pushed, by level), places left in each.
 local mine, named, unmet, room = {}, {}, {}, {}
 -- Jobs with an id that came before, and the number of the first with it.
 local twins = {}
--- Ready jobs that no worker waits for, as positions in ARGV, by lane: pushed together at the end.
+-- Lanes of ready jobs that no worker waits for, and for each its jobs as positions in ARGV: pushed together at the end.
 local lanes, bulk = {}, {}
 
+-- Names of the records, by the number of their job.
+local keys = {}
+for number = 1, (#ARGV - 2) / 6 do keys[number] = job_key(ARGV[number * 6 - 3]) end
 -- False when none of the ids has a record: then one command has answered for all.
 local function some_exist()
-  local keys = {}
-  for at = 3, math.min(#ARGV, most * 6), 6 do keys[#keys + 1] = job_key(ARGV[at]) end
-  return #ARGV > most * 6 or (#keys > 0 and redis.call('EXISTS', unpack(keys)) > 0)
+  return #keys > most or (#keys > 0 and redis.call('EXISTS', unpack(keys)) > 0)
 end
 local look = some_exist()
 
 -- Takes one place in a queue. Returns nil, or the verdict that refuses the job.
 local function refuse(queue)
-  if max_length == 0 then return nil end
   if not room[queue] then
     room[queue] = max_length
     for level in string.gmatch(levels, '[^,]+') do
@@ -53,7 +55,7 @@ local function refuse(queue)
 end
 
 local function keep(at, state, due)
-  store(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], state, now_text, due)
+  store(keys[(at + 3) / 6], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], state, now_text, due)
   accepted = accepted + 1
   return state
 end
@@ -69,30 +71,37 @@ end
 local function hand_or_keep(at)
   local queue = ARGV[at + 1]
   if not unmet[queue] and hand_over(ARGV[at], queue) then return keep(at, 'ready', ARGV[at + 4]) end
-  unmet[queue] = true
-  local lane = queue .. ':' .. ARGV[at + 2]
-  if not bulk[lane] then
-    lanes[#lanes + 1] = lane
-    bulk[lane] = {}
+  local level, of_queue = ARGV[at + 2], unmet[queue]
+  if not of_queue then
+    of_queue = {}
+    unmet[queue] = of_queue
   end
-  bulk[lane][#bulk[lane] + 1] = at
+  local positions = of_queue[level]
+  if not positions then
+    positions = {}
+    of_queue[level] = positions
+    lanes[#lanes + 1] = queue .. ':' .. level
+    bulk[#lanes] = positions
+  end
+  positions[#positions + 1] = at
   return nil
 end
 
 local function accept(at)
-  local id, queue, due, delay = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  if mine[id] then twins[(at + 3) / 6] = mine[id] end
-  if mine[id] or (look and redis.call('EXISTS', job_key(id)) == 1) then return 'exists' end
-  local refused = refuse(queue)
+  local id, queue, due, delay = ARGV[at], ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
+  local number = (at + 3) / 6
+  if mine[id] then twins[number] = mine[id] end
+  if mine[id] or (look and redis.call('EXISTS', keys[number]) == 1) then return 'exists' end
+  local refused = max_length > 0 and refuse(queue)
   if refused then return refused end
   -- The first write is one that a full server refuses; after any other, it would let the rest pass.
   if not named[queue] then
     redis.call('SADD', queues_key, queue)
     named[queue] = true
   end
-  mine[id] = (at + 3) / 6
-  if delay > 0 then due = now + delay end
-  if due > now then return schedule(at, due) end
+  mine[id] = number
+  if delay ~= '0' then due = now + tonumber(delay) end
+  if due ~= '0' and tonumber(due) > now then return schedule(at, due) end
   return hand_or_keep(at)
 end
 
@@ -110,7 +119,7 @@ local function push(lane, positions)
 end
 
 for at = 3, #ARGV, 6 do verdicts[(at + 3) / 6] = accept(at) end
-for _, lane in ipairs(lanes) do push(lane, bulk[lane]) end
+for i, lane in ipairs(lanes) do push(lane, bulk[i]) end
 -- Where the first found no place, there is nothing that the other could be a repeat of.
 for number, first in pairs(twins) do
   if string.sub(verdicts[first], 1, 6) == 'fault:' then verdicts[number] = verdicts[first] end

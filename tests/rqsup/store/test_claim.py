@@ -22,6 +22,18 @@ def test_a_claimed_job_moves_to_the_workers_list_with_a_new_token(raw: Raw) -> N
     assert abs(int(record["started_at"]) - raw.now_ms()) < 5_000
 
 
+def test_a_job_that_failed_and_crashed_before_is_claimed_with_both_counts(raw: Raw) -> None:
+    raw.enqueue("a")
+    raw.settle(raw.claim().jobs[0], "crash", b"{}", 3)
+    raw.settle(raw.claim().jobs[0], "retry", b"{}", 0)
+    raw.run(scripts.promote(raw.root))
+
+    [again] = raw.claim().jobs
+
+    assert (again.id, again.errors, again.crashes, again.attempt) == ("a", 1, 1, 3)
+    assert str(again.token) == raw.job("a")["token"]
+
+
 def test_a_second_claim_takes_nothing_and_leaves_the_first_alone(raw: Raw) -> None:
     raw.enqueue("a")
     raw.claim()
