@@ -149,7 +149,7 @@ def test_pids_of_another_machine_mean_nothing_so_the_lease_decides(bench: Bench)
     assert bench.ready() == [job_id]
 
 
-def test_details_of_another_machines_worker_are_read_until_they_are_known_and_then_no_more(private_bench: Bench) -> None:
+def test_details_of_another_machines_worker_are_read_until_known_and_then_no_more(private_bench: Bench) -> None:
     redis: Any = private_bench.client.store.client
     private_bench.claim("w")
 
