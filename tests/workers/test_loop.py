@@ -421,7 +421,8 @@ class LastTry:
 
     def enqueue(self, *, crashes: int) -> Job:
         job = self.client.enqueue("fragile")
-        self.client.store.client.hset(self.client.keys.job(job.id), "crashes", crashes)
+        # A job that crashed was claimed as often.
+        self.client.store.client.hset(self.client.keys.job(job.id), mapping={"crashes": crashes, "token": crashes})
         return job
 
 
