@@ -19,10 +19,9 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
-import structlog
-
 from rqsup.context import current_job
 from rqsup.errors import NoCurrentJob
+from rqsup.lean import structlog
 from rqsup.log_lines import Lines as Lines  # noqa: PLC0414 - what `configure` returns
 from rqsup.log_lines import open_file
 from rqsup.settings import LogSettings

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 
@@ -141,6 +142,16 @@ def _register(declared: Task[..., Any]) -> None:
 def _origin(declared: Task[..., Any]) -> str:
     # By name, not identity: re-importing a module declares the same function again.
     return f"{declared.function.__module__}.{declared.function.__qualname__}"
+
+
+@contextlib.contextmanager
+def borrowed(declared: Task[..., Any]) -> Iterator[None]:
+    """Know a task, under a name that is not taken, for a while only."""
+    _register(declared)
+    try:
+        yield
+    finally:
+        del _registry[declared.name]
 
 
 def find_task(name: str) -> Task[..., Any] | None:

@@ -39,13 +39,13 @@ from rqsup.supervisor.messages import (
     encode,
 )  # fmt: skip
 from rqsup.task import find_task, task_names
-from rqsup.workers import concurrent
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.boot import Descriptors, ignore_signals, run_worker
 from rqsup.workers.isolation.protection import Protection
 from rqsup.workers.isolation.sandbox import sandbox_of
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS
+from rqsup.workers.rehearsal import rehearse
 from rqsup.workers.protocol import protocol
 from rqsup.workers.threads import other_threads
 from rqsup.workers.title import set_title
@@ -96,6 +96,7 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
     except (SandboxIncomplete, OSError) as fault:
         return PrepareFailed(str(fault)[-REASON_CHARS:])
     _warm_up(settings)
+    rehearse(settings, "zygote")
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
@@ -120,7 +121,12 @@ def _try_sandbox(settings: Settings) -> list[Protection]:
 
 def _warm_up(settings: Settings) -> None:
     """Load once what each worker would load for itself after the fork: its start would take longer, its memory be private."""
-    concurrent.warm_up(settings)
+    if settings.workers.concurrency > 1:
+        from rqsup.workers.concurrent import find_uvloop
+
+        find_uvloop()
+    if any(task.is_async for task in map(find_task, task_names()) if task):
+        importlib.import_module("rqsup.workers.coroutines")
     # A password that cannot be read is the workers' to tell: they may be able to when they need it.
     with contextlib.suppress(RedisUnavailable):
         Wire(settings.redis, name="", scripts=SCRIPTS).warm_up()

@@ -20,7 +20,6 @@ from rqsup.workers import blackbox
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.assignment import EXIT_BROKEN, EXIT_UNFIT, Assignment
 from rqsup.workers.channel import Channel
-from rqsup.workers.concurrent import ConcurrentLoop
 from rqsup.workers.isolation.apart import Belongings
 from rqsup.workers.isolation.fork import flush_streams
 from rqsup.workers.kernel import die_with_parent
@@ -135,7 +134,7 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, descriptors:
         settings=settings, worker=assignment.worker, slot=slot, channel=channel, wire=wire, runner=runner,
         alarm=alarm, log=log,
     )  # fmt: skip
-    loop = ConcurrentLoop(ear=ear, voice=voice, **common) if settings.workers.concurrency > 1 else Loop(**common)
+    loop = _concurrent(ear=ear, voice=voice, **common) if settings.workers.concurrency > 1 else Loop(**common)
     if not _passes(assignment.check, channel):
         return EXIT_UNFIT
     slot.state = WorkerState.IDLE
@@ -144,6 +143,13 @@ def _work(assignment: Assignment, settings: Settings, memory: mmap, descriptors:
     loop.run()
     wire.close()
     return 0
+
+
+def _concurrent(**parts: Any) -> Loop:
+    # asyncio takes 3 MB, which a plain worker need not hold.
+    from rqsup.workers.concurrent import ConcurrentLoop
+
+    return ConcurrentLoop(**parts)
 
 
 def _passes(check: str, channel: Channel) -> bool:

@@ -273,14 +273,8 @@ def _may_share(task: Task[..., Any]) -> bool:
     return task.is_async and task.isolation == "inline" and task.limits is None
 
 
-def warm_up(settings: Settings) -> None:
-    """Load what a concurrent worker needs, if these settings ask for one: before a fork, so that all share it."""
-    if settings.workers.concurrency > 1:
-        _find_uvloop()
-
-
-def _find_uvloop() -> Any:
-    """The faster event loop, if it is installed."""
+def find_uvloop() -> Any:
+    """The faster event loop, if it is installed. Imported before a fork, all workers share it."""
     try:
         return importlib.import_module("uvloop")
     except ImportError:
@@ -288,6 +282,6 @@ def _find_uvloop() -> Any:
 
 
 def _make_event_loop() -> asyncio.AbstractEventLoop:
-    uvloop = _find_uvloop()
+    uvloop = find_uvloop()
     loop: asyncio.AbstractEventLoop = asyncio.new_event_loop() if uvloop is None else uvloop.new_event_loop()
     return loop

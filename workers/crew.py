@@ -15,9 +15,10 @@ from rqsup.errors import JobShutdown
 from rqsup.settings import Settings
 from rqsup.store.scripts import Claimed, Settlement
 from rqsup.task import Task
+from rqsup.workers.coroutines import within
 from rqsup.workers.flight import Flight, Tower, board
 from rqsup.workers.output import Voice
-from rqsup.workers.run import Runner, within
+from rqsup.workers.run import Runner
 from rqsup.workers.slot import Slot, Spent
 
 

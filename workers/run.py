@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
 import math
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -31,8 +29,11 @@ from rqsup.workers.output import Voice
 from rqsup.workers.slot import Order, Slot, Spent
 from rqsup.workers.wording import describe, plain
 
-#: Seconds that the event loop has to cancel a coroutine at its timeout, before the alarm ends it from outside.
-LOOP_LATE_S = 0.25
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from rqsup.workers.coroutines import Coroutines
+
 #: Longest delay of a retry, seconds: about 3 years.
 LONGEST_DELAY_S = 1e8
 
@@ -65,7 +66,7 @@ class Runner:
         self._alarm = alarm
         self._log = log
         self._voice = voice or Voice()
-        self._loop: asyncio.Runner | None = None
+        self._coroutines: Coroutines | None = None
         self._isolation = Apart(settings, slot, alarm, belongings or Belongings())
         #: Why this process should run no other job.
         self.spent = Spent.NO
@@ -153,7 +154,7 @@ class Runner:
         self._place = Place(place.worker, place.number, place.host, os.getpid(), place.generation)
         self._slot = mirror = self._isolation.mirror
         # The worker's event loop stays untouched: its epoll is the worker's own, and closing it would be felt there.
-        self._loop, self._workers_loop = None, self._loop
+        self._coroutines, self._workers_coroutines = None, self._coroutines
         return self._attempt(job, envelope, task, lambda: bool(mirror.order >= Order.LEAVE))
 
     def timeout_s(self, envelope: Envelope, task: Task[..., Any]) -> float:
@@ -178,7 +179,7 @@ class Runner:
                     self._alarm.reminder = fence.remind
                     fence.close()
                 result = task.function(*envelope.args, **envelope.kwargs)
-                return self._run_async(result, timeout_s) if inspect.iscoroutine(result) else result
+                return self._run_coroutine(result, timeout_s) if inspect.iscoroutine(result) else result
             finally:
                 self._alarm.disarm()
                 if fence is not None:
@@ -199,33 +200,13 @@ class Runner:
                 self.spent = Spent.SOFT_TIMEOUT
             context.leave(token)
 
-    def _run_async(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-        """Run a coroutine to its end, on one event loop for all of this worker's jobs."""
-        loop, self._loop = self._loop or asyncio.Runner(), None
-        task: asyncio.Task[Any] | None = None
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        if self._coroutines is None:
+            # With asyncio, 3 MB; the zygote has it where a task is `async def`.
+            from rqsup.workers.coroutines import Coroutines
 
-        async def bounded() -> Any:
-            nonlocal task
-            task = asyncio.current_task()
-            return await self._bound(coroutine, timeout_s)
-
-        try:
-            # Without its own context, it would see the job for which the runner was made.
-            return loop.run(bounded(), context=contextvars.copy_context())
-        finally:
-            # The alarm may have thrown out the loop while the coroutine stands: then neither is used again.
-            if task is not None and task.done():
-                self._loop = loop
-
-    async def _bound(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-        """Cancel the coroutine at its timeout, which is gentler than the alarm: its cleanup runs."""
-        self._alarm.postpone(LOOP_LATE_S)
-        loop = asyncio.get_running_loop()
-        patience = loop.call_later(timeout_s, self._alarm.postpone, self._settings.workers.kill_grace / 2)
-        try:
-            return await within(coroutine, timeout_s)
-        finally:
-            patience.cancel()
+            self._coroutines = Coroutines(self._alarm, self._settings.workers.kill_grace)
+        return self._coroutines.run(coroutine, timeout_s)
 
     def context_of(
         self, job: Claimed, envelope: Envelope, stopping: Callable[[], bool], since: float = math.inf
@@ -313,19 +294,3 @@ class Runner:
             "type": name, "message": message, "traceback": stack, "attempt": job.attempt, "at_ms": int(time.time() * 1000),
             "worker": place.worker, "host": place.host, "pid": place.pid, "generation": place.generation,
         })  # fmt: skip
-
-
-async def within(coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-    """Run a job's coroutine, and cancel it at its timeout: its cleanup runs.
-
-    Raises:
-        JobTimeout: it was cancelled for that; a TimeoutError of the job's own stays what it is.
-    """
-    limit = asyncio.timeout(timeout_s)
-    try:
-        async with limit:
-            return await coroutine
-    except TimeoutError as fault:
-        if limit.expired():
-            raise JobTimeout(f"allowed are {timeout_s:g} s") from fault
-        raise

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from rqsup.errors import RedisUnavailable
 from rqsup.redact import redact_url
 from rqsup.settings import RedisSettings
+
+if TYPE_CHECKING:
+    import ssl
 
 #: Port of a URL that names none.
 PORT = 6379
@@ -92,6 +95,8 @@ def make_tls(settings: RedisSettings) -> ssl.SSLContext:
     Raises:
         OSError: a file cannot be read, or holds no certificate.
     """
+    import ssl  # 2 MB, which a worker without TLS need not hold
+
     context = ssl.create_default_context(cafile=settings.tls_ca_file or None)
     if not settings.tls_verify:
         context.check_hostname = False

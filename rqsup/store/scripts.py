@@ -7,16 +7,21 @@ definition of each operation, and none is written twice.
 
 from __future__ import annotations
 
-import hashlib
+import pkgutil
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, Generic, TypeVar, cast
 
 import hiredis
 import msgspec
+
+try:
+    # As the standard library's random takes its hash: hashlib loads OpenSSL, 2 MB that nothing else needs in a worker without TLS.
+    from _sha1 import sha1  # type: ignore[import-not-found,unused-ignore]  # typeshed has no private modules
+except ImportError:
+    from hashlib import sha1
 
 from rqsup.job import LEVEL_LABELS
 
@@ -45,19 +50,26 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Load a script by the name of its file."""
-    folder = files("rqsup.store") / "lua"
-    text = (folder / f"{name}.lua").read_text()
+    text = _read(name)
     uses = re.search(r"^-- Uses: (.+)$", text, re.MULTILINE)
     flags = re.search(r"^-- Flags: ([a-z-]+)", text, re.MULTILINE)
-    parts = [(folder / f"_{part}.lua").read_text() for part in (uses.group(1).split() if uses else [])]
+    parts = [_read(f"_{part}") for part in (uses.group(1).split() if uses else [])]
     plain = "\n".join([*parts, text])
     # A shebang without flags turns on stricter checks in Redis 7: undeclared commands fail early.
     full = f"#!lua flags={flags.group(1)}\n{plain}" if flags else plain
     return Script(name, full, plain, _sha(full), _sha(plain))
 
 
+def _read(name: str) -> str:
+    # Not by importlib.resources, which imports half a megabyte for temporary files.
+    data = pkgutil.get_data("rqsup.store", f"lua/{name}.lua")
+    if data is None:
+        raise FileNotFoundError(f"the script {name}.lua is missing in rqsup's installation: install it again")
+    return data.decode()
+
+
 def _sha(source: str) -> str:
-    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 #: Every script, in the order of a job's life.

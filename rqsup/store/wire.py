@@ -11,9 +11,10 @@ import os
 import select
 import selectors
 import socket
-import ssl
 import time
 from collections import deque
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import hiredis
@@ -25,6 +26,8 @@ from rqsup.store.reach import parse_version
 from rqsup.store.scripts import FLAGS_SINCE, Argument, Call, script
 
 T = TypeVar("T")
+#: Opens a socket to the server; a fault is an OSError.
+Dial = Callable[[RedisSettings, Address], socket.socket]
 
 #: Bytes read at once.
 READ_BYTES = 1 << 16
@@ -35,12 +38,16 @@ LATE_S = 2.0
 class Wire:
     """One pipelined connection. Every fault of it is a RedisUnavailable; then `connect` again."""
 
-    def __init__(self, settings: RedisSettings, *, name: str, scripts: tuple[str, ...]) -> None:
+    def __init__(
+        self, settings: RedisSettings, *, name: str, scripts: tuple[str, ...], dial: Dial | None = None
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._name = name
+        self._dial = dial or open_socket
         self._scripts = scripts
         self._pid = 0
         self._socket: Any = None
+        self._tls = False
         self._reader = hiredis.Reader()
         self._expected: deque[Call[Any]] = deque()
         #: Whether the server knows script flags; known when connected.
@@ -55,10 +62,10 @@ class Wire:
         self.close()
         address = read_address(self._settings)
         try:
-            self._socket = self._open(address)
+            self._socket = self._dial(self._settings, address)
         except OSError as fault:
             raise RedisUnavailable(f"Redis does not answer: {fault}") from fault
-        self._pid = os.getpid()
+        self._pid, self._tls = os.getpid(), address.tls
         self._reader = hiredis.Reader()
         try:
             for command in address.login():
@@ -70,27 +77,10 @@ class Wire:
 
     def warm_up(self) -> None:
         """Load what `connect` will need, without a server: done before a fork, no child does it, nor holds it, alone."""
-        read_address(self._settings)
+        if read_address(self._settings).tls:
+            import_module("ssl")
         for name in self._scripts:
             script(name)
-
-    def _open(self, address: Address) -> socket.socket:
-        """A socket to the server; a fault is an OSError."""
-        if address.path:
-            opened = socket.socket(socket.AF_UNIX)
-        else:
-            opened = socket.create_connection((address.host, address.port), self._settings.connect_timeout)
-        try:
-            opened.settimeout(self._settings.connect_timeout)
-            if address.path:
-                opened.connect(address.path)
-                return opened
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return make_tls(self._settings).wrap_socket(opened, server_hostname=address.host) if address.tls else opened
-        except BaseException:
-            opened.close()
-            raise
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -190,7 +180,7 @@ class Wire:
         """
         self.start_move(source, target, timeout_s)
         deadline = time.monotonic() + timeout_s + LATE_S
-        while not (self._reader.has_data() or _pending(self._socket)):
+        while not (self._reader.has_data() or self._pending()):
             ready = wait_readable((self, wakeup), deadline - time.monotonic())
             if self in ready:
                 break
@@ -238,10 +228,14 @@ class Wire:
                 if not data:
                     raise RedisUnavailable("Redis closed the connection")
                 self._reader.feed(data)
-                if not _pending(self._socket):
+                if not self._pending():
                     return
         except (OSError, hiredis.ProtocolError) as fault:
             raise RedisUnavailable(f"Redis went away: {fault}") from fault
+
+    def _pending(self) -> bool:
+        # TLS may hold bytes that the kernel has already handed over: a selector would not see them.
+        return self._tls and self._socket.pending() > 0
 
     def _read_until_reply(self, timeout_s: float) -> Any:
         try:
@@ -258,14 +252,28 @@ class Wire:
             raise RedisUnavailable(f"Redis went away: {fault}") from fault
 
 
+def open_socket(settings: RedisSettings, address: Address) -> socket.socket:
+    """A socket to the server; a fault is an OSError."""
+    if address.path:
+        opened = socket.socket(socket.AF_UNIX)
+    else:
+        opened = socket.create_connection((address.host, address.port), settings.connect_timeout)
+    try:
+        opened.settimeout(settings.connect_timeout)
+        if address.path:
+            opened.connect(address.path)
+            return opened
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return make_tls(settings).wrap_socket(opened, server_hostname=address.host) if address.tls else opened
+    except BaseException:
+        opened.close()
+        raise
+
+
 def _refuse_error(reply: Any) -> None:
     if isinstance(reply, hiredis.ReplyError):
         raise RedisUnavailable(f"Redis answered with an error: {reply}")
-
-
-def _pending(connection: Any) -> bool:
-    # TLS may hold bytes that the kernel has already handed over: a selector would not see them.
-    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
 
 def wait_readable(sources: tuple[Any, ...], timeout_s: float) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 import rqsup
-import rqsup.supervisor.cli.lean  # pyright: ignore[reportUnusedImport] - its import acts; the others load structlog
 from rqsup.supervisor.cli.admin import admin
 from rqsup.supervisor.cli.config_commands import config_group
 from rqsup.supervisor.cli.demo import demo
