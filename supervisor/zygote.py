@@ -42,7 +42,6 @@ from rqsup.task import find_task, task_names
 from rqsup.workers.assignment import Assignment
 from rqsup.workers.boot import Descriptors, ignore_signals, run_worker
 from rqsup.workers.isolation.protection import Protection
-from rqsup.workers.isolation.sandbox import sandbox_of
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS
 from rqsup.workers.rehearsal import rehearse
@@ -71,8 +70,10 @@ def _live(control: socket.socket, memory: mmap) -> int:
         return 1
     die_with_parent(order.master_pid)
     logs.configure(order.settings.log)
-    set_title(f"zygote [{order.settings.pool}] gen {order.generation}")
+    title = f"zygote [{order.settings.pool}] gen {order.generation}"
+    set_title(title)
     answer = prepare(order.settings)
+    set_title(title)
     control.send(encode(answer))
     if isinstance(answer, Prepared):
         _serve(control, memory, order.settings)
@@ -112,6 +113,8 @@ def _try_sandbox(settings: Settings) -> list[Protection]:
     """
     if not any(task.isolation == "sandbox" for task in map(find_task, task_names()) if task):
         return []
+    from rqsup.workers.isolation.sandbox import sandbox_of  # not for every application: half a megabyte
+
     sandbox = sandbox_of(settings.sandbox)
     sandbox.check()
     for wall, why in sandbox.missing.items():

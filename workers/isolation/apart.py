@@ -16,7 +16,6 @@ from rqsup.store.scripts import Settlement
 from rqsup.task import Isolation
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.isolation.fork import Call, Ending, run_forked
-from rqsup.workers.isolation.sandbox import sandbox_of, with_folder
 from rqsup.workers.isolation.watch import Watch
 from rqsup.workers.slot import STRIDE, Order, Slot, slot_at
 from rqsup.workers.threads import refuse_threads
@@ -106,6 +105,9 @@ class Apart:
         try:
             if attempt.isolation == "fork":
                 return self._run(attempt, self._leave_worker)
+            # Half a megabyte; the zygote has it where a task asks for the sandbox.
+            from rqsup.workers.isolation.sandbox import sandbox_of, with_folder
+
             sandbox = sandbox_of(self._settings.sandbox)
             sandbox.check()
             belongings = self._belongings
