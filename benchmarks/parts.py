@@ -178,7 +178,7 @@ def idles(effort: Effort, tell: Tell) -> list[Figure]:
 def memories(_: Effort, tell: Tell) -> list[Figure]:
     """PSS of pools."""
     tell("memory: pools of 2 and of 8 workers")
-    few, more = memory.measure(memory.FEW), memory.measure(memory.MORE)
+    few, more = memory.measure(memory.FEW).pool_mib, memory.measure(memory.MORE).pool_mib
     each = (more - few) / (memory.MORE - memory.FEW)
     tell("memory: pools with an application of 100 MB")
     large = footprint.measure(peers=False)["rqsup"]

@@ -97,7 +97,7 @@ def prepare(settings: Settings) -> Prepared | PrepareFailed:
     except (SandboxIncomplete, OSError) as fault:
         return PrepareFailed(str(fault)[-REASON_CHARS:])
     _warm_up(settings)
-    rehearse(settings, "zygote")
+    _rehearse(settings)
     # What the application printed would otherwise be copied into each worker, and printed again by it.
     sys.stdout.flush()
     gc.collect()
@@ -133,6 +133,13 @@ def _warm_up(settings: Settings) -> None:
     # A password that cannot be read is the workers' to tell: they may be able to when they need it.
     with contextlib.suppress(RedisUnavailable):
         Wire(settings.redis, name="", scripts=SCRIPTS).warm_up()
+
+
+def _rehearse(settings: Settings) -> None:
+    try:
+        rehearse(settings, "zygote")
+    except Exception:  # noqa: BLE001 - it only saves memory: no reason not to start
+        logs.get_logger("zygote").warning("the rehearsal failed: each worker takes some memory more", exc_info=True)
 
 
 def _serve(control: socket.socket, memory: mmap, settings: Settings) -> None:

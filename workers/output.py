@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from rqsup import logs
+from rqsup.workers.kernel import LIBC
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -185,5 +186,4 @@ def capture(pipe: int, secret: str) -> Voice:
 
 def _unbuffer_c() -> None:
     """Have C code's printf come out at each line's end, not when its buffer is full, in some later job."""
-    libc = ctypes.CDLL(None)
-    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _IOLBF, 0)
+    LIBC.setvbuf(ctypes.c_void_p.in_dll(LIBC, "stdout"), None, _IOLBF, 0)

@@ -37,23 +37,31 @@ TASK = "rqsup.rehearsal"
 ENVELOPE = encode_checked(Envelope(id="rehearsal-1", task=TASK, args=[1]), 1000)
 
 
-def rehearse(settings: Settings, title: str) -> None:
-    """Play a worker's life. The process's title begins with `title` from then on; signal handlers are as before."""
+def rehearse(settings: Settings, title: str) -> int:
+    """Play a worker's life; returns how many jobs it ran.
+
+    The process's title begins with `title` from then on; signal handlers are as before.
+
+    Raises:
+        OSError: this process is out of descriptors.
+        RuntimeError: it could not be played to its end.
+    """
+    slot = slot_at(mmap(-1, STRIDE), 0)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)}
     try:
-        with borrowed(Task(_do_nothing, TASK)), _stage(settings, title) as loop:
+        with borrowed(Task(_do_nothing, TASK)), _stage(settings, title, slot) as loop:
             loop.run()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
             signal.siginterrupt(number, False)
+    return slot.jobs_ended()
 
 
 @contextlib.contextmanager
-def _stage(settings: Settings, title: str) -> Iterator[Loop]:
+def _stage(settings: Settings, title: str, slot: Slot) -> Iterator[Loop]:
     """A loop with all that it needs, none of it anybody else's."""
-    slot = slot_at(mmap(-1, STRIDE), 0)
     masters, its = socket.socketpair()
     with masters, its, contextlib.closing(_Server(slot)) as server:
         # Not the settings' own address: no password is read here.
