@@ -44,8 +44,8 @@ from rqsup.workers.boot import Descriptors, ignore_signals, run_worker
 from rqsup.workers.isolation.protection import Protection
 from rqsup.workers.kernel import die_with_parent
 from rqsup.workers.loop import SCRIPTS
-from rqsup.workers.rehearsal import rehearse
 from rqsup.workers.protocol import protocol
+from rqsup.workers.rehearsal import rehearse
 from rqsup.workers.threads import other_threads
 from rqsup.workers.title import set_title
 

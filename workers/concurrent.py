@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from rqsup.errors import RedisUnavailable
-from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.scripts import Claim, Settled, Settlement
 from rqsup.store.wire import LATE_S, Wire

@@ -16,7 +16,6 @@ from mmap import mmap
 from typing import Any
 
 import hiredis
-import msgspec
 
 from rqsup.envelope import Envelope, encode_checked
 from rqsup.settings import RedisSettings, Settings
@@ -149,10 +148,10 @@ class _Server(socket.socket):
 
 
 def _packed(answer: Any) -> bytes:
-    """An answer as Redis sends it.
+    r"""An answer as Redis sends it.
 
     >>> _packed([1, b"ab", None])
-    b'*3\\r\\n:1\\r\\n$2\\r\\nab\\r\\n$-1\\r\\n'
+    b'*3\r\n:1\r\n$2\r\nab\r\n$-1\r\n'
     """
     if answer is None:
         return b"$-1\r\n"

@@ -69,7 +69,7 @@ def _read(name: str) -> str:
 
 
 def _sha(source: str) -> str:
-    return sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return str(sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 #: Every script, in the order of a job's life.

@@ -25,17 +25,16 @@ COMMANDS = {
 class _Commands(ErrorGroup):
     """The group of all commands."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's method
         """All names, in the order of the help."""
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's method
         """The command with this name, or None."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name]
-        command = getattr(import_module(f"{__name__}.{module}"), name)
-        assert isinstance(command, click.Command)
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
         return command
 
 

@@ -46,9 +46,13 @@ class IdleWatch:
         still = {child.worker: child for child in self._pool.children.values() if self._stands_still(child)}
         if not still:
             return
-        root = Keys(self._settings().namespace).root
+        keys = Keys(self._settings().namespace)
         now = time.monotonic()
-        for worker in await self._store.run(scripts.holding(root, workers=list(still))):
+        lists = [key for worker in still for key in (keys.inbox(worker), keys.processing(worker))]
+        # Of an idle pool, all lists are empty: one command says so.
+        if not await self._store.command("EXISTS", *lists):
+            return
+        for worker in await self._store.run(scripts.holding(keys.root, workers=list(still))):
             # Looked at again: it may have turned while Redis answered.
             if worker in self._pool.children and self._stands_still(still[worker]):
                 still[worker].stillness.work_waits(now)

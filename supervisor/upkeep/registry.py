@@ -7,6 +7,7 @@ and a wedged one, past its deadline, does lose it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -21,6 +22,7 @@ from rqsup.logs import get_logger
 from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.async_store import AsyncStore
+from rqsup.store.keys import Keys
 from rqsup.supervisor.child import Child, Death
 from rqsup.supervisor.estate import RegistryEstate
 from rqsup.supervisor.plan import Phase
@@ -31,9 +33,9 @@ from rqsup.workers.slot import CurrentJob
 
 #: Beats per `lease_ttl`: so many may fail before the lease is lost.
 BEATS_PER_TTL = 3
-#: Life of a registry entry's details in Redis, as a multiple of `lease_ttl`. Only for people to read:
-#: reapers judge by the beat counter.
-DETAILS_TTLS = 4
+#: Life of a registry entry's details in Redis, as a multiple of `lease_ttl`; after half of it they are sent again, though
+#: nothing changed. Only for people to read: reapers judge by the beat counter.
+DETAILS_TTLS = 20
 #: First and longest pause between two tries to return a dead worker's jobs, seconds.
 RETRY_S, RETRY_CAP_S = 0.05, 1.0
 #: Recoveries kept for `status`.
@@ -76,6 +78,8 @@ class Registry:
         self._beat_now = asyncio.Event()
         self._owed = asyncio.Event()
         self._registered: set[str] = set()
+        #: Details that Redis has of each worker, and when they were sent.
+        self._told: dict[str, tuple[bytes, float]] = {}
         #: Jobs that workers were in when their leases were lost.
         self._lost: dict[str, CurrentJob | None] = {}
         self.recoveries: deque[RecoveryView] = deque(maxlen=RECOVERIES_KEPT)
@@ -154,15 +158,13 @@ class Registry:
                 await self._store.command("PING")
             return
         ttl_s = self._settings().workers.lease_ttl
-        details = {worker: msgspec.json.encode(self._details(child)) for worker, child in vouched.items()}
         for worker, child in vouched.items():
             if worker not in self._registered:
                 # It may begin its first job before the answer is here; unregistered, it would get none.
                 child.slot.lease_until = now + ttl_s
-        added = await self._store.run(
-            scripts.heartbeat(self._settings_root(), ttl_ms=round(ttl_s * DETAILS_TTLS * 1000), details=details)
-        )
-        for worker in set(added) & self._registered:
+        added = await self._renew(vouched, now)
+        for worker in added & self._registered:
+            self._told.pop(worker, None)
             self._log.warning("lease was lost: another master returned this worker's jobs", worker=worker)
             slot = vouched[worker].slot
             slot.lost_at = time.monotonic()
@@ -177,6 +179,30 @@ class Registry:
             elif self._has_its_job(child):
                 self._registered.add(worker)
                 child.slot.lease_until = now + ttl_s
+
+    async def _renew(self, vouched: dict[str, Child], now: float) -> set[str]:
+        """Raise the workers' counters; answers those that were not in the registry."""
+        details = {worker: msgspec.json.encode(self._details(child)) for worker, child in vouched.items()}
+        life_s = self._settings().workers.lease_ttl * DETAILS_TTLS
+        told = [self._told.get(worker, (b"", 0.0)) for worker in details]
+        if [sent for sent, _ in told] == list(details.values()) and min(since for _, since in told) > now - life_s / 2:
+            with contextlib.suppress(RedisRefused):  # as a full server does: the script may write there all the same
+                return await self._renew_plainly(list(vouched))
+        call = scripts.heartbeat(self._settings_root(), ttl_ms=round(life_s * 1000), details=details)
+        added = await self._store.run(call)
+        self._told = {worker: (sent, now) for worker, sent in details.items()}
+        return set(added)
+
+    async def _renew_plainly(self, workers: list[str]) -> set[str]:
+        """One command for all workers, while there is nothing to tell of them: most beats of an idle pool."""
+        # The counter only has to change; the script counts it up, by less than the clock does between two beats.
+        beat = time.monotonic_ns() // 1_000_000
+        pairs = [item for worker in workers for item in (worker, beat)]
+        if not await self._store.command("HSET", Keys(self._settings().namespace).workers, *pairs):
+            return set()
+        # Another master took some of them for dead, and returned their jobs: those that hold jobs are not among them.
+        holding = await self._store.run(scripts.holding(self._settings_root(), workers=workers))
+        return set(workers) - set(holding)
 
     def _has_its_job(self, child: Child) -> bool:
         """False while a worker is still inside a job that was given to another, whose handler must see that."""

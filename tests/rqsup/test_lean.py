@@ -51,7 +51,9 @@ def test_what_is_loaded_already_is_used() -> None:
 
 
 def test_structlog_that_is_loaded_stays() -> None:
-    run(f"import structlog; own = structlog.dev.rich; assert own; import rqsup.logs; assert structlog.dev.rich is own\n{USES}")
+    run(
+        f"import structlog; own = structlog.dev.rich; assert own; import rqsup.logs; assert structlog.dev.rich is own\n{USES}"
+    )
 
 
 def test_names_that_a_module_does_not_have_are_missed_as_ever() -> None:

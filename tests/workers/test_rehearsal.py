@@ -27,7 +27,8 @@ assert look() == before
 
 
 @pytest.mark.parametrize(
-    "settings", ["", "prefetch=1", "settle='each'", "concurrency=8", "result_ttl=0", "crash_limit=1", "queues=['a', 'b']"]
+    "settings",
+    ["", "prefetch=1", "settle='each'", "concurrency=8", "result_ttl=0", "crash_limit=1", "queues=['a', 'b']"],
 )
 def test_a_rehearsal_runs_every_job_and_leaves_nothing_behind(settings: str) -> None:
     subprocess.run([sys.executable, "-c", PROGRAM.format(settings=settings)], check=True)

@@ -16,6 +16,14 @@
 local worker, count = ARGV[1], tonumber(ARGV[2])
 local resume, wait, lane_count = ARGV[3] == '1', ARGV[4] == '1', tonumber(ARGV[6])
 
+-- An idle worker whose wait was over looks again, and mostly it waits already and there is nothing: two commands say so.
+-- Who is in `waiting` is in the registry, and in `idle:<queue>` of its queues: each is taken out of `waiting` first.
+if resume and wait and lane_count <= 1000 and redis.pcall('SISMEMBER', waiting_key, worker) == 1 then
+  local keys = {inbox_key(worker), processing_key(worker)}
+  for i = 7, 6 + lane_count do keys[#keys + 1] = ready_key(ARGV[i]) end
+  if redis.call('EXISTS', unpack(keys)) == 0 then return {'ok', {}, {}} end
+end
+
 if redis.call('HEXISTS', workers_key, worker) == 0 then return {'unregistered'} end
 
 local now = as_text(now_ms())

@@ -4,13 +4,7 @@
 -- Returns the ids of those whose inbox or processing list holds a job; a list of a wrong type holds none.
 -- Atomic: a job on its way from the inbox to the processing list is seen in one of them.
 -- Uses: names
-local found, lists = {}, {}
-for _, worker in ipairs(ARGV) do
-  lists[#lists + 1] = inbox_key(worker)
-  lists[#lists + 1] = processing_key(worker)
-end
--- Of an idle pool, all lists are empty: one command says so.
-if #lists == 0 or redis.call('EXISTS', unpack(lists)) == 0 then return found end
+local found = {}
 for _, worker in ipairs(ARGV) do
   for _, list in ipairs({inbox_key(worker), processing_key(worker)}) do
     local length = redis.pcall('LLEN', list)

@@ -6,6 +6,8 @@
 -- Uses: names clock tally unreadable deliver defer
 -- Flags: allow-oom (a full server must still drain)
 local limit = tonumber(ARGV[1])
+-- Mostly nothing is scheduled: one command says so.
+if not redis.call('ZRANGE', scheduled_key, 0, 0)[1] then return {0, -1} end
 local now = now_ms()
 local moved = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled_key, '-inf', now, 'LIMIT', 0, limit)) do

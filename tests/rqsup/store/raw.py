@@ -36,6 +36,10 @@ class Raw:
     def run(self, call: Call[T]) -> T:
         return self.client.store.run(call)
 
+    def commands(self) -> int:
+        """Commands that the server has processed, those inside scripts included; asking is one, too."""
+        return int(self.redis.info("stats")["total_commands_processed"])
+
     # What the product does, with short defaults.
 
     def enqueue(self, job_id: str, queue: str = "q", level: str = "normal", **options: int) -> str:

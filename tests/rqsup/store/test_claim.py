@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ResponseError
 
+from rqsup import Client
 from rqsup.store import scripts
+from rqsup.store.server import LocalServer
 from tests.rqsup.store.raw import Raw, envelope
 
 
@@ -109,6 +111,45 @@ def test_a_worker_that_finds_nothing_is_registered_as_waiting_for_all_its_queues
     assert raw.redis.smembers(raw.keys.waiting) == {b"w"}
     assert raw.redis.smembers(raw.keys.idle("q")) == {b"w"}
     assert raw.redis.smembers(raw.keys.idle("p")) == {b"w"}
+
+
+def test_a_worker_that_waits_on_changes_nothing_by_two_commands(private_redis: LocalServer, namespace: str) -> None:
+    with Client(private_redis.url, namespace=namespace) as client:
+        raw = Raw(client)
+        raw.register("w")
+        raw.claim(wait=True, queues=["q", "r"])
+        raw.claim(resume=True, wait=True, queues=["q", "r"])
+        before = raw.commands()
+
+        claim = raw.claim(resume=True, wait=True, queues=["q", "r"])
+
+        assert raw.commands() - before - 1 == 1 + 2, "the script and what it calls"
+        assert (claim.jobs, claim.faults, claim.registered) == ([], [], True)
+        assert raw.redis.smembers(raw.keys.waiting) == raw.redis.smembers(raw.keys.idle("q")) == {b"w"}
+
+
+@pytest.mark.parametrize("place", ["lane", "inbox", "processing"])
+def test_a_worker_that_waits_on_finds_what_has_come(raw: Raw, place: str) -> None:
+    raw.enqueue("a")
+    raw.claim(wait=True, queues=["elsewhere"])
+    if place != "lane":
+        key = raw.keys.inbox("w") if place == "inbox" else raw.keys.processing("w")
+        raw.redis.lmove(raw.keys.ready("q:normal"), key)
+
+    claim = raw.claim(resume=True, wait=True)
+
+    assert [job.id for job in claim.jobs] == ["a"]
+    assert not raw.redis.sismember(raw.keys.waiting, "w")
+
+
+def test_a_worker_that_was_taken_off_the_list_waits_again(raw: Raw) -> None:
+    raw.claim(wait=True)
+    raw.redis.srem(raw.keys.waiting, "w")
+    raw.redis.srem(raw.keys.idle("q"), "w")
+
+    raw.claim(resume=True, wait=True)
+
+    assert raw.redis.smembers(raw.keys.waiting) == raw.redis.smembers(raw.keys.idle("q")) == {b"w"}
 
 
 def test_a_worker_that_finds_a_job_does_not_wait(raw: Raw) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ResponseError
 
+from rqsup import Client
 from rqsup.store import scripts
 from rqsup.store.scripts import Promotion
+from rqsup.store.server import LocalServer
 from tests.rqsup.store.raw import Raw
 
 
@@ -132,3 +134,15 @@ def test_a_schedule_of_a_wrong_type_fails_loudly(raw: Raw) -> None:
 
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         promote(raw)
+
+
+def test_nothing_scheduled_is_told_by_one_command(private_redis: LocalServer, namespace: str) -> None:
+    with Client(private_redis.url, namespace=namespace) as client:
+        raw = Raw(client)
+        promote(raw)
+        before = raw.commands()
+
+        answer = promote(raw)
+
+        assert raw.commands() - before - 1 == 1 + 1, "the script and what it calls"
+        assert answer == Promotion(0, None)

@@ -66,6 +66,7 @@ class Bench:
     """Makes upkeeps, and looks at Redis from outside."""
 
     client: Client
+    asked: int = 0
 
     def upkeep(self, *, lease_ttl: float = 15.0, **workers: Any) -> Upkeep:
         settings = msgspec.structs.replace(
@@ -86,6 +87,11 @@ class Bench:
             return upkeep
 
         return asyncio.run(scene())
+
+    def commands(self) -> int:
+        """Commands that the server has processed, those inside scripts included, without the ones that ask."""
+        self.asked += 1
+        return int(self.client.store.client.info("stats")["total_commands_processed"]) - self.asked
 
     def claim(self, worker: str, count: int = 1, *, register: bool = True) -> list[Claimed]:
         if register:

@@ -43,6 +43,20 @@ def test_only_the_still_worker_with_a_job_in_its_lists_has_work_waiting(bench: B
     bench.run(scene)
 
 
+def test_looking_at_an_idle_pool_is_one_command(private_bench: Bench) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        for number in range(8):
+            still_child(upkeep, f"w{number}")
+        await upkeep.store.command("PING")
+        before = private_bench.commands()
+
+        await watch(upkeep).run_once()
+
+        assert private_bench.commands() - before == 1
+
+    private_bench.run(scene)
+
+
 def test_the_grace_counts_from_the_first_look_and_ends_with_a_turn(bench: Bench) -> None:
     bench.enqueue()
     bench.claim("w")

@@ -22,7 +22,7 @@ from rqsup.supervisor.child import Child, Death, judge
 from rqsup.supervisor.plan import Phase
 from rqsup.supervisor.pool import process_start
 from rqsup.supervisor.upkeep.debt import Debt
-from rqsup.supervisor.upkeep.registry import Details, find_home, is_running
+from rqsup.supervisor.upkeep.registry import DETAILS_TTLS, Details, find_home, is_running
 from tests.supervisor.children import enter_job
 from tests.supervisor.upkeep.conftest import Bench, Upkeep
 
@@ -63,12 +63,90 @@ def test_a_beat_registers_workers_and_renews_their_leases(bench: Bench) -> None:
 
     bench.run(scene)
 
-    assert bench.registered() == {"w1": "2"}
+    assert int(bench.registered()["w1"]) > 1, "the second beat changed the counter"
     row = bench.client.store.client.get(bench.client.keys.worker("w1"))
     details = msgspec.json.decode(row, type=Details)
     assert (details.home, details.pid, details.master) == (find_home(), os.getpid(), os.getpid())
     assert (details.state, details.task, details.job) == ("busy", "mail.send", "job-1")
-    assert 0 < bench.client.store.client.pttl(bench.client.keys.worker("w1")) <= 60_000
+    assert 0 < bench.client.store.client.pttl(bench.client.keys.worker("w1")) <= 300_000
+
+
+def test_beats_with_nothing_to_tell_are_one_command_for_all_workers(private_bench: Bench) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        for number in range(8):
+            upkeep.add_child(f"w{number}")
+        await upkeep.registry.beat()
+        seen, before = private_bench.registered(), private_bench.commands()
+
+        for _ in range(3):
+            await asyncio.sleep(0.002)  # the counter is a clock's
+            await upkeep.registry.beat()
+
+        assert private_bench.commands() - before == 3
+        assert all(int(private_bench.registered()[worker]) > int(beat) for worker, beat in seen.items())
+
+    private_bench.run(scene)
+
+
+def test_a_change_is_told_with_the_next_beat_and_told_again_before_it_expires(bench: Bench) -> None:
+    redis, key = bench.client.store.client, bench.client.keys.worker("w")
+
+    async def scene(upkeep: Upkeep) -> None:
+        child = upkeep.add_child("w")
+        await upkeep.registry.beat()
+        enter_job(child, started=time.monotonic())
+        await upkeep.registry.beat()
+        assert msgspec.json.decode(redis.get(key), type=Details).state == "busy"
+        redis.delete(key)
+        await upkeep.registry.beat()
+        assert not redis.exists(key), "nothing changed"
+
+        worker, (sent, at) = next(iter(upkeep.registry._told.items()))
+        upkeep.registry._told[worker] = (sent, at - 15 * DETAILS_TTLS / 2)
+        await upkeep.registry.beat()
+
+        assert redis.exists(key)
+
+    bench.run(scene)
+
+
+@pytest.mark.parametrize("stands", ["holds its job", "idle"])
+def test_a_beat_with_nothing_to_tell_finds_whose_lease_was_lost(bench: Bench, stands: str) -> None:
+    bench.enqueue(2)
+    bench.claim("lost")
+    if stands == "holds its job":
+        bench.claim("kept")
+
+    async def scene(upkeep: Upkeep) -> None:
+        lost, kept = upkeep.add_child("lost"), upkeep.add_child("kept")
+        enter_job(lost, started=time.monotonic())
+        for _ in range(2):
+            await upkeep.registry.beat()
+        bench.client.store.run(scripts.recover(bench.client.keys.root, worker="lost", cause=b"{}"))
+
+        await upkeep.registry.beat()
+
+        assert lost.slot.lost_at
+        assert not kept.slot.lost_at or stands == "idle", "who has no job in hand loses nothing by being told"
+        assert set(bench.registered()) == {"lost", "kept"}
+        await upkeep.registry.beat()
+        assert bench.client.store.client.exists(bench.client.keys.worker("lost")), "its details were lost, too"
+
+    bench.run(scene)
+
+
+def test_a_full_server_does_not_look_like_dead_workers(private_bench: Bench) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        upkeep.add_child("w")
+        await upkeep.registry.beat()
+        beat = private_bench.registered()["w"]
+        private_bench.client.store.client.config_set("maxmemory", 1)
+
+        await upkeep.registry.beat()
+
+        assert private_bench.registered()["w"] != beat
+
+    private_bench.run(scene)
 
 
 @pytest.mark.parametrize("wedged", ["job", "drain", "dying"])
