@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 #: Put off, with the parts that structlog imports by name.
@@ -37,14 +37,24 @@ class _StandIn(ModuleType):
     """Stands for a module, and loads it when one of its names is used."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__path__" and "." not in self.__name__:
+            return self._load().__path__  # somebody imports another part of the package
         if name.startswith("__"):
             raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self and _is_structlog(sys._getframe(1)):  # noqa: SLF001 - there is no public way to see who asks
+            return _Part(self.__name__, name)  # it asks for it by name while it is loaded
         inner = f"{self.__name__}.{name}"
-        if inner in PUT_OFF:
-            return sys.modules.get(inner) or import_module(inner)
+        return import_module(inner) if inner in PUT_OFF else getattr(self._load(), name)
+
+    def _load(self) -> ModuleType:
         if sys.modules.get(self.__name__) is self:
-            return _Part(self.__name__, name)  # structlog asks for it by name while it is loaded
-        return getattr(import_module(self.__name__), name)
+            del sys.modules[self.__name__]
+        return import_module(self.__name__)
+
+
+def _is_structlog(caller: FrameType) -> bool:
+    # What structlog imports for its part (Twisted, where it is installed) gets the real ones.
+    return str(caller.f_globals.get("__name__", "")).partition(".")[0] == "structlog"
 
 
 def load_structlog() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,17 @@ def test_structlog_that_is_loaded_stays() -> None:
 
 def test_names_that_a_module_does_not_have_are_missed_as_ever() -> None:
     run("import rqsup.logs, structlog\nassert not hasattr(structlog.stdlib.asyncio, 'no_such_name')")
+
+
+def test_others_that_structlog_imports_get_the_real_ones(tmp_path: Path) -> None:
+    # structlog imports this one where it is installed, as it does Twisted.
+    (tmp_path / "better_exceptions.py").write_text(
+        "import asyncio, rich\n"
+        "from asyncio import Future\n"
+        "from asyncio.events import AbstractEventLoop\n"
+        "from rich.console import Console\n"
+        "from rich.table import Table\n"
+        "assert all(isinstance(one, type) for one in (Future, AbstractEventLoop, Console, Table, asyncio.Task))\n"
+    )
+
+    run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rqsup.logs, structlog, better_exceptions\n{USES}")
