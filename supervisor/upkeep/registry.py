@@ -80,6 +80,8 @@ class Registry:
         self._registered: set[str] = set()
         #: Details that Redis has of each worker, and when they were sent.
         self._told: dict[str, tuple[bytes, float]] = {}
+        #: Some of the workers had lost their leases, and Redis was away before it told which.
+        self._in_doubt = False
         #: Jobs that workers were in when their leases were lost.
         self._lost: dict[str, CurrentJob | None] = {}
         self.recoveries: deque[RecoveryView] = deque(maxlen=RECOVERIES_KEPT)
@@ -198,10 +200,13 @@ class Registry:
         # The counter only has to change; the script counts it up, by less than the clock does between two beats.
         beat = time.monotonic_ns() // 1_000_000
         pairs = [item for worker in workers for item in (worker, beat)]
-        if not await self._store.command("HSET", Keys(self._settings().namespace).workers, *pairs):
+        new = await self._store.command("HSET", Keys(self._settings().namespace).workers, *pairs)
+        if not new and not self._in_doubt:
             return set()
         # Another master took some of them for dead, and returned their jobs: those that hold jobs are not among them.
+        self._in_doubt = True
         holding = await self._store.run(scripts.holding(self._settings_root(), workers=workers))
+        self._in_doubt = False
         return set(workers) - set(holding)
 
     def _has_its_job(self, child: Child) -> bool:

@@ -135,6 +135,31 @@ def test_a_beat_with_nothing_to_tell_finds_whose_lease_was_lost(bench: Bench, st
     bench.run(scene)
 
 
+def test_a_lost_lease_is_found_although_redis_goes_away_before_it_tells_whose(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(upkeep: Upkeep) -> None:
+        lost = upkeep.add_child("w")
+        for _ in range(2):
+            await upkeep.registry.beat()
+        bench.client.store.run(scripts.recover(bench.client.keys.root, worker="w", cause=b"{}"))
+
+        async def away(_call: object) -> None:
+            raise RedisUnavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(upkeep.store, "run", away)
+            with pytest.raises(RedisUnavailable):
+                await upkeep.registry.beat()
+        assert not lost.slot.lost_at
+
+        await upkeep.registry.beat()
+
+        assert lost.slot.lost_at
+
+    bench.run(scene)
+
+
 def test_a_full_server_does_not_look_like_dead_workers(private_bench: Bench) -> None:
     async def scene(upkeep: Upkeep) -> None:
         upkeep.add_child("w")
