@@ -80,6 +80,8 @@ class Registry:
         self._registered: set[str] = set()
         #: Details that Redis has of each worker, and when they were sent.
         self._told: dict[str, tuple[bytes, float]] = {}
+        #: The counter of each worker in Redis; None = the script has raised it since it was read.
+        self._beats: dict[str, int] | None = None
         #: Some of the workers had lost their leases, and Redis was away before it told which.
         self._in_doubt = False
         #: Jobs that workers were in when their leases were lost.
@@ -190,6 +192,7 @@ class Registry:
         if [sent for sent, _ in told] == list(details.values()) and min(since for _, since in told) > now - life_s / 2:
             with contextlib.suppress(RedisRefused):  # as a full server does: the script may write there all the same
                 return await self._renew_plainly(list(vouched))
+        self._beats = None
         call = scripts.heartbeat(self._settings_root(), ttl_ms=round(life_s * 1000), details=details)
         added = await self._store.run(call)
         self._told = {worker: (sent, now) for worker, sent in details.items()}
@@ -197,10 +200,16 @@ class Registry:
 
     async def _renew_plainly(self, workers: list[str]) -> set[str]:
         """One command for all workers, while there is nothing to tell of them: most beats of an idle pool."""
-        # The counter only has to change; the script counts it up, by less than the clock does between two beats.
-        beat = time.monotonic_ns() // 1_000_000
-        pairs = [item for worker in workers for item in (worker, beat)]
-        new = await self._store.command("HSET", Keys(self._settings().namespace).workers, *pairs)
+        key = Keys(self._settings().namespace).workers
+        if self._beats is None:
+            counters = await self._store.command("HMGET", key, *workers)
+            self._beats = {
+                worker: int(beat) if beat and beat.isdigit() else 0
+                for worker, beat in zip(workers, counters, strict=True)
+            }
+        raised = {worker: self._beats.get(worker, 0) + 1 for worker in workers}
+        self._beats |= raised
+        new = await self._store.command("HSET", key, *(item for pair in raised.items() for item in pair))
         if not new and not self._in_doubt:
             return set()
         # Another master took some of them for dead, and returned their jobs: those that hold jobs are not among them.
