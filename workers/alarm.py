@@ -18,8 +18,8 @@ from rqsup.workers.title import describe_job, set_title
 
 #: Seconds after which a running job shows in the title, and between two updates of its age.
 TITLE_S = 1.0
-#: Seconds after which a job is not tiny: what has to happen before a longer one ends, happens then.
-ERRAND_S = 0.01
+#: Seconds until an errand that could not be done is tried again.
+ERRAND_AGAIN_S = 0.005
 #: Seconds between two looks whether a job took the signals for itself.
 CHECK_S = 0.05
 
@@ -33,12 +33,11 @@ class Alarm:
         self._pid = os.getpid()
         #: Called once a second while a job runs; may raise what has to end it.
         self.reminder: Callable[[], None] | None = None
-        #: Called once in the midst of a job that runs longer than ERRAND_S, before twice that time. Must not raise.
-        self.errand: Callable[[], None] | None = None
+        self._errand: Callable[[bool], bool] | None = None
+        self._errand_s = 0.0
         self._armed = False
-        #: The timer runs; it goes on between tiny jobs, which so need no system call.
-        self._ticking = False
-        self._pause_s = 0.0
+        #: When the timer ends; it goes on between tiny jobs, which so need no system call.
+        self._rings_at = 0.0
         #: True once it has raised a JobTimeout, whatever the job made of it.
         self.has_raised = False
         self._timeout_s = 0.0
@@ -63,16 +62,24 @@ class Alarm:
         self._timeout_s = timeout_s
         self._postponed_s = 0.0
         self._armed = True
-        pause_s = min(TITLE_S if self.errand is None else ERRAND_S, timeout_s)
-        if not self._ticking or pause_s < self._pause_s:
+        pause_s = min(TITLE_S if self._errand is None else self._errand_s, timeout_s)
+        # Also when it would ring soon: that would break in on a job that is about to end.
+        if not pause_s / 2 <= self._rings_at - self._started <= pause_s:
             self._tick(pause_s)
 
-    def run_errand(self) -> None:
-        """Do now what was to be done in the midst of the job: it will surely not be tiny."""
-        errand, self.errand = self.errand, None
+    def entrust(self, errand: Callable[[bool], bool] | None, after_s: float = 0.0) -> None:
+        """Have something done in the midst of the next job, if that runs for so many seconds; None = nothing.
+
+        It is told whether it may wait for others, answers whether it is done, and must not raise.
+        """
+        self._errand, self._errand_s = errand, after_s
+
+    def run_errand(self, *, may_wait: bool = True) -> None:
+        """Do it now: the job will surely not be tiny."""
+        errand, self._errand = self._errand, None
         # A process that the job forked has the handlers, too, and may ring by a timer of its own: the errand is not its.
-        if errand is not None and os.getpid() == self._pid:
-            errand()
+        if errand is not None and os.getpid() == self._pid and not errand(may_wait):
+            self._errand = errand
 
     def postpone(self, seconds: float) -> None:
         """Leave the job so much more time: it was told to end in a gentler way, and cleans up."""
@@ -85,11 +92,11 @@ class Alarm:
     def become(self, name: str, abandoned: Callable[[], bool]) -> None:
         """Speak for another process from now on: one that was forked for a job. Short ones keep the old title."""
         self.name, self._state, self._abandoned = name, "busy", abandoned
-        self.errand = None
+        self._errand = None
         # The handlers are inherited, and were checked before the fork.
         self._checked = time.monotonic()
         # A timer is not inherited.
-        self._ticking = False
+        self._rings_at = 0.0
 
     def show(self, state: str) -> None:
         """Set the title to a state; costs nothing when it says so already."""
@@ -110,16 +117,15 @@ class Alarm:
             self._checked = now
             if signal.getsignal(signal.SIGALRM) != self._ring or signal.getsignal(signal.SIGTERM) != self._told:
                 self.install()
-                self._ticking = False
+                self._rings_at = 0.0
 
     def _tick(self, seconds: float) -> None:
-        self._ticking = True
-        self._pause_s = seconds
+        self._rings_at = time.monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         if not self._armed:
-            self._ticking = False
+            self._rings_at = 0.0
             return
         age_s = time.monotonic() - self._started
         left_s = self._timeout_s + self._postponed_s - age_s
@@ -128,12 +134,12 @@ class Alarm:
             self._tick(TITLE_S)
             self.has_raised = True
             raise JobTimeout(f"ran {age_s:.1f} s, allowed are {self._timeout_s:g} s")
-        if self.errand is not None and age_s < ERRAND_S:
-            self._tick(min(ERRAND_S, left_s))
+        if self._errand is not None and age_s < self._errand_s:
+            self._tick(min(self._errand_s - age_s, left_s))
             return
-        self.run_errand()
+        self.run_errand(may_wait=False)
         if age_s >= TITLE_S / 2:
             self.show(describe_job(*self._label, age_s))
-        self._tick(min(TITLE_S, left_s))
+        self._tick(min(TITLE_S if self._errand is None else ERRAND_AGAIN_S, left_s))
         if self.reminder is not None:
             self.reminder()

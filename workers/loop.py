@@ -17,7 +17,7 @@ from rqsup.store.scripts import Claimed, Settled, Settlement
 from rqsup.store.wire import Wire, wait_readable
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
-from rqsup.workers.prefetch import Prefetch
+from rqsup.workers.prefetch import HELD_S, Prefetch
 from rqsup.workers.run import Runner
 from rqsup.workers.slot import Order, Slot, Spent, WorkerState
 
@@ -27,6 +27,8 @@ SCRIPTS = ("claim", "settle")
 RECONNECT_S = 0.05
 #: Longest time from the end of a tiny job to its settle, seconds, when several are settled together.
 BATCH_S = 0.01
+#: Seconds after which a job is not tiny: what has to be told before a longer one ends, is told then.
+TIDY_S = 0.01
 #: Seconds to wait for the master's first beat, without which no job is given out.
 UNREGISTERED_S = 0.02
 
@@ -69,6 +71,10 @@ class Loop:
         self._sent: deque[list[Settlement]] = deque()
         #: When the oldest of `_unsent` ended.
         self._unsent_since = 0.0
+        #: Among the answers that are due is one with the next jobs.
+        self._ahead = False
+        #: When the latest jobs were asked for.
+        self._asked = 0.0
         #: Why nothing could be sent in the midst of a job.
         self._fault: RedisUnavailable | None = None
         #: A wait ended without a job: one may have been handed over at that very moment.
@@ -133,6 +139,7 @@ class Loop:
         # What was given back is either with others now, or is taken back with the rest of this worker's list.
         self._unsent = [one for one in unanswered if one.outcome != "release"]
         self._sent.clear()
+        self._ahead = False
         self._held.clear()
 
     def _serve(self) -> None:
@@ -147,7 +154,10 @@ class Loop:
         self._settle_all(claim=0)
 
     def _keep_quiet(self) -> None:
-        self._settle_all(claim=0)
+        self._held.extend(self._settle_all(claim=0))
+        if self._held:
+            # Claimed ahead of the order.
+            return
         self._enter(WorkerState.QUIET)
         self._rest(None)
 
@@ -166,10 +176,11 @@ class Loop:
             self._runner.spent = Spent.LAST_TRY
             return
         self._fresh = False
+        self._send_before(alone=last_try)
         self._slot.turned = started = time.monotonic()
-        self._alarm.errand = self._tidy if self._unsent or (self._held and self._prefetch.gives_back) else None
+        self._entrust_tidying(started)
         settlement = self._runner.run(job, self._leaving)
-        self._alarm.errand = None
+        self._alarm.entrust(None)
         # None: given up on the master's order, or it could not begin here. Unsettled, it goes back by the master's `recover`.
         if settlement is not None:
             self._note(settlement, started)
@@ -180,46 +191,69 @@ class Loop:
             fault, self._fault = self._fault, None
             raise fault
 
+    def _send_before(self, *, alone: bool) -> None:
+        """Before a job starts: tell what ended, so a crash there repeats nothing; and ask for the next jobs, if it is the last held.
+
+        The answer is read later: a round trip takes no time between two jobs.
+        """
+        count = self._count() if self._prefetch.ahead and not (self._held or alone) else 0
+        if count:
+            self._ahead = True
+            self._send_settlements(count)
+        elif self._unsent and not self._may_wait():
+            self._send_settlements(0)
+
+    def _entrust_tidying(self, now: float) -> None:
+        """Have the alarm call `_tidy` in the midst of this job, should it be long."""
+        held = (self._held or self._ahead) and self._prefetch.gives_back
+        left_s = HELD_S - (now - self._asked)
+        after_s = TIDY_S if self._unsent else max(TIDY_S, left_s)
+        self._alarm.entrust(self._tidy if self._unsent or held else None, after_s)
+
     def _note(self, settlement: Settlement, started: float) -> None:
-        """Keep what is to be told of an ended attempt, and tell it unless that may wait."""
+        """Keep what is to be told of an ended attempt."""
         ended = time.monotonic()
         if not self._unsent:
             self._unsent_since = ended
         self._unsent.append(settlement)
         self._prefetch.learn(ended - started)
-        if self._held and self._fault is None and not self._may_wait(ended):
-            # Sent before the next job starts, so a crash there repeats nothing; its answer is read later.
-            self._send_settlements(0)
 
-    def _may_wait(self, now: float) -> bool:
+    def _may_wait(self) -> bool:
         """True while ended jobs may be settled together with the next ones."""
         batch = self._settings.workers.settle == "batch" and self._prefetch.tiny
-        return batch and now - self._unsent_since < BATCH_S
+        return batch and time.monotonic() - self._unsent_since < BATCH_S
 
-    def _tidy(self) -> None:
-        """In the midst of a job that turned out not to be tiny: settle what ended before it, give back what waits behind it.
+    def _tidy(self, may_wait: bool) -> bool:
+        """In the midst of a job that turned out to be long: settle what ended before it, give back what waits behind it.
 
-        Called by a signal's handler, because there is no loop that could be woken: it sends, and reads no answer.
+        Called by a signal's handler, because there is no loop that could be woken: then it may not wait for an answer.
         """
-        if self._prefetch.gives_back:
-            # Each goes to the front of its queue: so the newest first.
-            self._unsent += [Settlement(job.id, job.token, "release", b"", 0) for job in reversed(self._held)]
-            self._held.clear()
         try:
-            self._send_settlements(0)
+            if self._ahead and not (may_wait or self._wire.is_answered):
+                return False
+            if self._ahead:
+                self._held.extend(self._receive_sent())
+            if self._prefetch.gives_back:
+                # Each goes to the front of its queue: so the newest first.
+                self._unsent += [Settlement(job.id, job.token, "release", b"", 0) for job in reversed(self._held)]
+                self._held.clear()
+            if self._unsent:
+                self._send_settlements(0)
         except RedisUnavailable as fault:
             self._fault = fault
         except BaseException as fault:
             # Another signal's: the job has to end, or used up a limit. Half a command may be on its way.
             self._fault = RedisUnavailable(f"a command was broken off by {type(fault).__name__}")
             raise
+        return True
 
     def _next_jobs(self) -> list[Claimed]:
         """The next jobs, waiting for them if there are none; empty when an order came or time was up."""
-        if self._unsent or self._sent:
+        jobs = self._receive_sent() if self._ahead else []
+        if not jobs and (self._unsent or self._sent):
             jobs = self._settle_all(claim=self._count())
-            if jobs:
-                return jobs
+        if jobs:
+            return jobs
         self._enter(WorkerState.IDLE)
         waited, self._waited = self._waited, False
         return self._claim(resume=waited, wait=True) or self._wait_for_hand_over()
@@ -251,6 +285,7 @@ class Loop:
 
     def _claim(self, *, resume: bool, wait: bool, count: int | None = None) -> list[Claimed]:
         while True:
+            self._asked = time.monotonic()
             claim = self._wire.run(scripts.claim(
                 self._keys.root, worker=self._worker, count=self._count() if count is None else count,
                 lanes=self._lanes, queues=self._settings.workers.queues, resume=resume, wait=wait,
@@ -272,12 +307,19 @@ class Loop:
         """Send what is unsent, read every answer, and return the jobs claimed with the last."""
         if self._unsent:
             self._send_settlements(claim)
+        return self._receive_sent()
+
+    def _receive_sent(self) -> list[Claimed]:
+        """Read every answer that is due, and return the jobs that were claimed."""
         jobs: list[Claimed] = []
         while self._sent:
-            jobs = self._receive_settled()
+            jobs += self._receive_settled()
+        self._ahead = False
         return jobs
 
     def _send_settlements(self, count: int) -> None:
+        if count:
+            self._asked = time.monotonic()
         # In this order: wherever a signal breaks it off, each is in one of the two.
         self._sent.append(batch := self._unsent)
         self._unsent = []

@@ -46,6 +46,13 @@ class Prefetch:
         return self._typical_s is not None and self._typical_s <= TINY_S
 
     @property
+    def ahead(self) -> bool:
+        """True while the next jobs should be claimed before the last one has ended: a round trip is felt between two, and
+        none that was claimed waits for longer than it may.
+        """
+        return self.setting == "auto" and self._typical_s is not None and TINY_S < self._typical_s <= HELD_S
+
+    @property
     def gives_back(self) -> bool:
         """True when jobs that are held behind a long one should go to others: unless a fixed number was asked for."""
         return self.setting == "auto"

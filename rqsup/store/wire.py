@@ -154,6 +154,11 @@ class Wire:
         look.register(self._socket, select.POLLIN)
         return not look.poll(0)
 
+    @property
+    def is_answered(self) -> bool:
+        """True when the next answer, or a part of it, is here, or the connection failed: `receive` will not wait long."""
+        return self._has_read or bool(wait_readable((self,), 0.0))
+
     def receive_ready(self) -> list[Any]:
         """All answers that have come; to be called when the connection is readable, else it waits.
 
@@ -180,7 +185,7 @@ class Wire:
         """
         self.start_move(source, target, timeout_s)
         deadline = time.monotonic() + timeout_s + LATE_S
-        while not (self._reader.has_data() or self._pending()):
+        while not self._has_read:
             ready = wait_readable((self, wakeup), deadline - time.monotonic())
             if self in ready:
                 break
@@ -189,6 +194,10 @@ class Wire:
             if time.monotonic() >= deadline:
                 raise RedisUnavailable("the connection to Redis is half-open: a blocking command did not come back")
         return self._reply(self._settings.socket_timeout) is not None
+
+    @property
+    def _has_read(self) -> bool:
+        return bool(self._reader.has_data() or self._pending())
 
     def _introduce(self) -> None:
         """Name the connection, if it has one, learn the server's version, and load the scripts."""

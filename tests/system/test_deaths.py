@@ -16,7 +16,7 @@ from rqsup.errors import MasterRefused
 from rqsup.job import JobState
 from rqsup.request import Request
 from rqsup.store.server import LocalServer
-from tests.system.conftest import Start
+from tests.system.conftest import Start, assert_clean_state
 from tests.system.daemon import Daemon, all_ended, is_alive, stats
 from tests.waiting import wait_until
 
@@ -49,13 +49,19 @@ def test_random_kills_of_workers_lose_nothing(
     assert_clean()
 
 
+#: Jobs that teach their workers how many to hold: many at once, or the next one while one runs.
+SHORT = {"tiny": Request("probe.nothing"), "of 8 ms": Request("probe.nap", (0.008,))}
+
+
+@pytest.mark.parametrize("long_task", ["probe.until", "probe.until_apart"])
+@pytest.mark.parametrize("short", SHORT)
 def test_what_waits_behind_a_job_that_turns_out_long_runs_elsewhere_meanwhile(
-    start: Start, client: Client, assert_clean: AssertClean, tmp_path: Path
+    start: Start, client: Client, tmp_path: Path, short: str, long_task: str
 ) -> None:
     start(workers={"count": 2})
-    client.enqueue_many(Request("probe.nothing") for _ in range(2_000))
-    long = client.enqueue("probe.until", str(tmp_path / "flag"))
-    others = client.enqueue_many(Request("probe.nothing") for _ in range(200))
+    client.enqueue_many(SHORT[short] for _ in range(300))
+    long = client.enqueue(long_task, str(tmp_path / "flag"))
+    others = client.enqueue_many(SHORT[short] for _ in range(200))
 
     for job in others:
         job.result(30)
@@ -63,7 +69,7 @@ def test_what_waits_behind_a_job_that_turns_out_long_runs_elsewhere_meanwhile(
     assert long.refresh().state is JobState.ACTIVE
     (tmp_path / "flag").touch()
     assert long.result(30)["attempt"] == 1
-    assert_clean()
+    assert_clean_state(client)
 
 
 def test_what_ended_before_a_long_job_is_told_during_it_and_never_repeated(

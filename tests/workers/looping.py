@@ -103,6 +103,13 @@ class LoopThread:
 
         wait_until(waits, what="the worker to block")
 
+    def cut_connection(self) -> None:
+        """Have Redis close it, as a proxy would."""
+        redis = self.client.store.client
+        for one in redis.client_list():
+            if one["name"] == "rqsup-worker-w":
+                redis.client_kill_filter(_id=one["id"])
+
     def join(self) -> None:
         """Wait for the loop's end; raise what it raised."""
         self._thread.join(10)

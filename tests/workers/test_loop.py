@@ -274,7 +274,7 @@ def test_an_errand_that_another_signal_breaks_off_loses_and_doubles_nothing(
     jobs = client.enqueue_many([Request("count", (1,)), Request("count", (2,)), Request("longer")])
     loop = LoopThread(client, prefetch=3)
     wire = loop._loop._wire
-    monkeypatch.setattr(loop._loop, "_may_wait", lambda _now: True)
+    monkeypatch.setattr(loop._loop, "_may_wait", lambda: True)
 
     loop.start()
 
@@ -285,18 +285,11 @@ def test_an_errand_that_another_signal_breaks_off_loses_and_doubles_nothing(
     assert loop.slot.stale == 0
 
 
-def kill_connection(client: Client) -> None:
-    redis = client.store.client
-    for one in redis.client_list():
-        if one["name"] == "rqsup-worker-w":
-            redis.client_kill_filter(_id=one["id"])
-
-
 def test_a_worker_whose_connection_is_killed_while_it_blocks_comes_back(client: Client, start: Start) -> None:
     loop = start(block_timeout=20)
     loop.until_waiting()
 
-    kill_connection(client)
+    loop.cut_connection()
 
     assert client.enqueue("ran", 1).result(5) == 1
     loop.leave()

@@ -62,6 +62,9 @@ def until(path: str) -> dict[str, object]:
     return nap(0)
 
 
+task(name="probe.until_apart", isolation="fork")(until)
+
+
 @task(name="probe.started_at")
 def started_at() -> float:
     """The time at which it started."""
