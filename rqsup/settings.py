@@ -65,7 +65,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 4
     #: Queues they take jobs from; inside a priority level, earlier queues come first.
     queues: Annotated[list[Name], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["default"])
-    #: Jobs a worker may hold; `auto` holds more than one only while jobs are tiny.
+    #: Jobs a worker may hold; `auto` holds more than one only while jobs are short (under 20 ms), and gives them back behind a long one.
     prefetch: Literal["auto"] | AtLeastOne = "auto"
     #: each = a job's end is told to Redis before the next job starts; batch = tiny jobs' ends together, within 10 ms: a crash repeats those.
     settle: Literal["each", "batch"] = "batch"

@@ -22,7 +22,7 @@ from rqsup.workers.run import Runner
 from rqsup.workers.slot import Order, Slot, Spent, WorkerState
 
 #: Scripts that a worker runs.
-SCRIPTS = ("claim", "settle")
+SCRIPTS = ("claim", "begin", "settle")
 #: First pause before another try to reach Redis, seconds; doubles up to `workers.reconnect_cap`.
 RECONNECT_S = 0.05
 #: Longest time from the end of a tiny job to its settle, seconds, when several are settled together.
@@ -264,16 +264,18 @@ class Loop:
             return self._stop_waiting()
         block_s = self._settings.workers.block_timeout
         keys = self._keys
-        moved = self._wire.move_blocking(
-            keys.inbox(self._worker), keys.processing(self._worker), block_s, self._channel
-        )
-        if moved is None:
+        answer = self._wire.move_blocking(
+            keys.inbox(self._worker), keys.processing(self._worker), block_s, self._channel,
+            scripts.begin(keys.root, worker=self._worker),
+        )  # fmt: skip
+        if answer is None:
             self._read_orders()
             return self._stop_waiting()
+        moved, handed = answer
         if moved:
-            return self._claim(resume=True, wait=False)
+            return handed.jobs or self._claim(resume=True, wait=False)
         self._waited = True
-        return []
+        return handed.jobs
 
     def _stop_waiting(self) -> list[Claimed]:
         """Give up a blocking command: leaving, the process just ends; else it starts on a new connection."""

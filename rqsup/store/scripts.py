@@ -74,7 +74,7 @@ def _sha(source: str) -> str:
 
 #: Every script, in the order of a job's life.
 NAMES = (
-    "enqueue", "enqueue_many", "claim", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
+    "enqueue", "enqueue_many", "claim", "begin", "settle", "heartbeat", "recover", "promote", "cancel", "replay", "purge_dead", "locate", "survey",
     "gauge", "holding",
 )  # fmt: skip
 
@@ -208,6 +208,11 @@ def claim(
     held = _raw(",".join(in_hand))
     arguments: tuple[Argument, ...] = (worker, count, int(resume), int(wait), held, len(lanes), *lanes, *queues)
     return Call(script("claim"), root, arguments, _read_claim)
+
+
+def begin(root: str, *, worker: str) -> Call[Claim]:
+    """Begin what was handed to a waiting worker: sent behind its BLMOVE, it saves a round trip."""
+    return Call(script("begin"), root, (worker,), _read_claim)
 
 
 def settle(

@@ -7,9 +7,9 @@ start. Answers come in the order of the calls. Not safe between threads.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
-import selectors
 import socket
 import time
 from collections import deque
@@ -33,6 +33,8 @@ Dial = Callable[[RedisSettings, Address], socket.socket]
 READ_BYTES = 1 << 16
 #: Seconds beyond a blocking command's own time after which its connection counts as half-open.
 LATE_S = 2.0
+#: Longest wait of one call: the kernel counts in a C int.
+LONGEST_POLL_MS = (1 << 31) - 1
 
 
 class Wire:
@@ -65,6 +67,8 @@ class Wire:
             self._socket = self._dial(self._settings, address)
         except OSError as fault:
             raise RedisUnavailable(f"Redis does not answer: {fault}") from fault
+        # From now on, and not for each answer anew: that would be a system call between two jobs.
+        self._socket.settimeout(self._settings.socket_timeout)
         self._pid, self._tls = os.getpid(), address.tls
         self._reader = hiredis.Reader()
         try:
@@ -110,7 +114,7 @@ class Wire:
             RedisUnavailable: the connection failed, or the server answered with an error.
         """
         call = self._expected.popleft()
-        return call.decode(self._reply(self._settings.socket_timeout))
+        return call.decode(self._reply())
 
     def run(self, call: Call[T]) -> T:
         """Send one call, and return its answer. No other answer may be due."""
@@ -120,7 +124,7 @@ class Wire:
     def command(self, *arguments: Argument) -> Any:
         """Send one plain command, and return its reply. No other answer may be due."""
         self._write(arguments)
-        return self._reply(self._settings.socket_timeout)
+        return self._reply()
 
     def write(self, data: bytes) -> None:
         """Send packed commands without waiting; each has one answer to be read by `answer`."""
@@ -138,7 +142,7 @@ class Wire:
             RedisUnavailable: the connection failed.
         """
         reply = self._parsed()
-        return self._read_until_reply(self._settings.socket_timeout) if reply is False else reply
+        return self._read_until_reply() if reply is False else reply
 
     @property
     def connected(self) -> bool:
@@ -174,16 +178,20 @@ class Wire:
 
     def start_move(self, source: str, target: str, timeout_s: float) -> None:
         """Send what `move_blocking` sends, and do not wait: the answer is the id that was moved, or None."""
-        self._write(("BLMOVE", source, target, "RIGHT", "LEFT", f"{timeout_s:.3f}"))
+        self._write(_move(source, target, timeout_s))
 
-    def move_blocking(self, source: str, target: str, timeout_s: float, wakeup: Any) -> bool | None:
-        """`BLMOVE source target RIGHT LEFT`: wait for an id, until the time is up or `wakeup` is readable.
+    def move_blocking(
+        self, source: str, target: str, timeout_s: float, wakeup: Any, then: Call[T]
+    ) -> tuple[bool, T] | None:
+        """`BLMOVE source target RIGHT LEFT`: wait for an id, until the time is up or `wakeup` is readable; then one call.
+
+        The call is sent along: the server runs it when the wait ends, with no round trip between.
 
         Returns:
-            True when an id was moved, False when the time was up, None when `wakeup` has something to
-            read: then the command is still under way, and the connection good for nothing but `connect`.
+            (whether an id was moved, the call's answer); None when `wakeup` has something to read: then the command is
+            still under way, and the connection good for nothing but `connect`.
         """
-        self.start_move(source, target, timeout_s)
+        self._write(_move(source, target, timeout_s), then.command(flags=self.flags))
         deadline = time.monotonic() + timeout_s + LATE_S
         while not self._has_read:
             ready = wait_readable((self, wakeup), deadline - time.monotonic())
@@ -193,7 +201,7 @@ class Wire:
                 return None
             if time.monotonic() >= deadline:
                 raise RedisUnavailable("the connection to Redis is half-open: a blocking command did not come back")
-        return self._reply(self._settings.socket_timeout) is not None
+        return self._reply() is not None, then.decode(self._reply())
 
     @property
     def _has_read(self) -> bool:
@@ -203,22 +211,22 @@ class Wire:
         """Name the connection, if it has one, learn the server's version, and load the scripts."""
         self._write(*((("CLIENT", "SETNAME", self._name),) if self._name else ()), ("INFO", "server"))
         if self._name:
-            self._reply(self._settings.socket_timeout)
-        info = bytes(self._reply(self._settings.socket_timeout)).decode()
+            self._reply()
+        info = bytes(self._reply()).decode()
         version = next(line.partition(":")[2] for line in info.splitlines() if line.startswith("redis_version:"))
         self.flags = parse_version(version) >= FLAGS_SINCE
         sources = [script(name).variant(flags=self.flags)[1] for name in self._scripts]
         self._write(*(("SCRIPT", "LOAD", source) for source in sources))
         for _ in sources:
-            self._reply(self._settings.socket_timeout)
+            self._reply()
 
     def _write(self, *commands: tuple[Argument, ...]) -> None:
         self.write(b"".join(hiredis.pack_command(cast(Any, command)) for command in commands))
 
-    def _reply(self, timeout_s: float) -> Any:
+    def _reply(self) -> Any:
         reply = self._parsed()
         if reply is False:
-            reply = self._read_until_reply(timeout_s)
+            reply = self._read_until_reply()
         _refuse_error(reply)
         return reply
 
@@ -246,9 +254,8 @@ class Wire:
         # TLS may hold bytes that the kernel has already handed over: a selector would not see them.
         return self._tls and self._socket.pending() > 0
 
-    def _read_until_reply(self, timeout_s: float) -> Any:
+    def _read_until_reply(self) -> Any:
         try:
-            self._socket.settimeout(timeout_s)
             while True:
                 data = self._socket.recv(READ_BYTES)
                 if not data:
@@ -280,6 +287,10 @@ def open_socket(settings: RedisSettings, address: Address) -> socket.socket:
         raise
 
 
+def _move(source: str, target: str, timeout_s: float) -> tuple[Argument, ...]:
+    return ("BLMOVE", source, target, "RIGHT", "LEFT", f"{timeout_s:.3f}")
+
+
 def _refuse_error(reply: Any) -> None:
     if isinstance(reply, hiredis.ReplyError):
         raise RedisUnavailable(f"Redis answered with an error: {reply}")
@@ -287,7 +298,9 @@ def _refuse_error(reply: Any) -> None:
 
 def wait_readable(sources: tuple[Any, ...], timeout_s: float) -> list[Any]:
     """Those sources that have something to read, after at most so many seconds."""
-    with selectors.DefaultSelector() as selector:
-        for source in sources:
-            selector.register(source, selectors.EVENT_READ)
-        return [key.fileobj for key, _ in selector.select(max(0.0, timeout_s))]
+    watched = {source.fileno(): source for source in sources}
+    poll = select.poll()
+    for descriptor in watched:
+        poll.register(descriptor, select.POLLIN)
+    # Rounded up: a wait that ends too early would be begun again and again.
+    return [watched[descriptor] for descriptor, _ in poll.poll(min(LONGEST_POLL_MS, math.ceil(1000 * max(0.0, timeout_s))))]

@@ -18,7 +18,6 @@ from tests.system.conftest import assert_clean_state
 from tests.waiting import wait_until
 from tests.workers.looping import LoopThread
 
-
 #: Of such jobs a worker asks for one at a time, and for the next one while it runs.
 SHORT_S = 0.6 * HELD_S
 

@@ -93,6 +93,11 @@ class JobMachine(RuleBasedStateMachine):
     def take_from_inbox(self, worker: str) -> None:
         self.raw.redis.lmove(self.raw.keys.inbox(worker), self.raw.keys.processing(worker), "RIGHT", "LEFT")
 
+    @rule(worker=WORKERS)
+    def begin_what_was_handed_over(self, worker: str) -> None:
+        """At any time: it may arrive late, over a connection that was given up."""
+        self.begin(worker, self.raw.run(scripts.begin(self.raw.root, worker=worker)).jobs)
+
     @precondition(lambda self: self.attempts)
     @rule(pick=ANY, outcome=OUTCOMES, by=st.sampled_from(("itself", "w1", "w2")), delay_ms=st.sampled_from((0, 60_000)))
     def settle(self, pick: int, outcome: str, by: str, delay_ms: int) -> None:

@@ -22,6 +22,7 @@ CALLS: dict[str, Call[Any]] = {
     "enqueue": scripts.enqueue("r:", job_id="a", queue="q", level="low", envelope=b""),
     "enqueue_many": scripts.enqueue_many("r:", []),
     "claim": scripts.claim("r:", worker="w", count=1, lanes=[], queues=[], resume=False, wait=False),
+    "begin": scripts.begin("r:", worker="w"),
     "settle": scripts.settle("r:", worker="w", settlements=[]),
     "heartbeat": scripts.heartbeat("r:", ttl_ms=1, details={}),
     "recover": scripts.recover("r:", worker="w", cause=b""),

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.waiting import wait_until
 
 
 def open_wire(url: str, **settings: Any) -> Wire:
-    opened = Wire(RedisSettings(url=url, **settings), name="test-wire", scripts=("claim", "settle"))
+    opened = Wire(RedisSettings(url=url, **settings), name="test-wire", scripts=("claim", "begin", "settle"))
     opened.connect()
     return opened
 
@@ -49,6 +50,13 @@ def wakeup() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def claim(raw: Raw) -> scripts.Call[scripts.Claim]:
     return scripts.claim(raw.root, worker="w", count=1, lanes=["q:normal"], queues=["q"], resume=False, wait=False)
+
+
+def begin(root: str) -> scripts.Call[scripts.Claim]:
+    return scripts.begin(root, worker="w")
+
+
+NOTHING = scripts.Claim([], [])
 
 
 def test_answers_come_in_the_order_of_the_calls(open_one: Wire, raw: Raw) -> None:
@@ -154,12 +162,29 @@ def test_an_address_that_cannot_be_read_keeps_its_password_to_itself() -> None:
 def test_a_blocking_move_returns_what_came(
     open_one: Wire, raw: Raw, wakeup: tuple[socket.socket, socket.socket]
 ) -> None:
-    source, target = raw.root + "s", raw.root + "t"
+    source, target, then = raw.root + "s", raw.root + "t", begin(raw.root)
 
-    assert open_one.move_blocking(source, target, 0.01, wakeup[0]) is False
+    assert open_one.move_blocking(source, target, 0.01, wakeup[0], then) == (False, NOTHING)
     raw.redis.lpush(source, "x")
-    assert open_one.move_blocking(source, target, 5, wakeup[0]) is True
+    assert open_one.move_blocking(source, target, 5, wakeup[0], then) == (True, NOTHING)
     assert raw.redis.lrange(target, 0, -1) == [b"x"]
+
+
+def test_what_is_sent_along_runs_when_the_wait_ends(
+    open_one: Wire, raw: Raw, wakeup: tuple[socket.socket, socket.socket]
+) -> None:
+    raw.claim(wait=True)
+    sender = threading.Timer(0.05, raw.enqueue, ("a",))
+    sender.start()
+
+    answer = open_one.move_blocking(raw.keys.inbox("w"), raw.keys.processing("w"), 20, wakeup[0], begin(raw.root))
+
+    sender.join()
+    assert answer is not None
+    moved, handed = answer
+    assert moved
+    assert [(job.id, job.token) for job in handed.jobs] == [("a", 1)]
+    assert raw.job("a")["state"] == "active"
 
 
 def test_a_wakeup_breaks_the_wait_and_a_new_connection_forgets_it(
@@ -168,7 +193,7 @@ def test_a_wakeup_breaks_the_wait_and_a_new_connection_forgets_it(
     mine, its = wakeup
     its.send(b"L")
 
-    assert open_one.move_blocking(raw.root + "s", raw.root + "t", 5, mine) is None
+    assert open_one.move_blocking(raw.root + "s", raw.root + "t", 5, mine, begin(raw.root)) is None
     mine.recv(1)
     open_one.connect()
 
@@ -183,7 +208,7 @@ def test_a_blocking_command_that_does_not_come_back_is_a_half_open_connection(
     os.kill(private_redis.pid, signal.SIGSTOP)
     try:
         with pytest.raises(RedisUnavailable, match="half-open"):
-            opened.move_blocking("s", "t", 0.1, wakeup[0])
+            opened.move_blocking("s", "t", 0.1, wakeup[0], begin("r:"))
     finally:
         os.kill(private_redis.pid, signal.SIGCONT)
         opened.close()
@@ -229,7 +254,7 @@ def test_tls_is_verified(tls: tuple[int, Path, Path], wakeup: tuple[socket.socke
     opened = open_wire(f"rediss://localhost:{port}", tls_ca_file=str(ca))
 
     assert opened.command("PING") == b"PONG"
-    assert opened.move_blocking("{n}s", "{n}t", 0.01, wakeup[0]) is False
+    assert opened.move_blocking("{n}s", "{n}t", 0.01, wakeup[0], begin("{n}")) == (False, NOTHING)
     opened.command("SET", "large", b"x" * 200_000)
     assert opened.command("GET", "large") == b"x" * 200_000
     opened.close()
