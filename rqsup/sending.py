@@ -134,6 +134,8 @@ class Packer:
         Raises:
             InvalidJob, PayloadTooLarge: it cannot become a job.
         """
+        if not isinstance(request, Request):
+            raise InvalidJob(f"{request!r} is no Request: use enqueue(task, …), or send(Request(task, …))")
         route = self._route(request)
         job_id = check_name("job id", request.job_id) if request.job_id else new_id()
         envelope = Envelope(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Bytes read at once.
 READ_BYTES = 1 << 12
+#: Seconds of silence after which the kernel asks whether the other host is still there, between two questions, and how many: a
+#: listener sends nothing itself, so nothing else would tell it of a connection that is cut without a word.
+ASK_AFTER_S, ASK_EVERY_S, QUESTIONS = 5, 2, 3
 
 
 async def listen(settings: RedisSettings, channel: str, heard: Callable[[], None]) -> None:
@@ -29,7 +33,12 @@ async def listen(settings: RedisSettings, channel: str, heard: Callable[[], None
         async with asyncio.timeout(settings.connect_timeout):
             reader, writer = await _dial(settings, address := read_address(settings))
         try:
-            await _follow(_Replies(reader), writer, [*address.login(), ("SUBSCRIBE", channel)], heard)
+            replies = _Replies(reader)
+            async with asyncio.timeout(settings.connect_timeout):
+                await _subscribe(replies, writer, [*address.login(), ("SUBSCRIBE", channel)])
+            while True:
+                heard()
+                await replies.next()
         finally:
             writer.transport.abort()
     except (OSError, TimeoutError, hiredis.ProtocolError) as fault:
@@ -39,18 +48,26 @@ async def listen(settings: RedisSettings, channel: str, heard: Callable[[], None
 async def _dial(settings: RedisSettings, address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if address.path:
         return await asyncio.open_unix_connection(address.path)
-    return await asyncio.open_connection(address.host, address.port, ssl=make_tls(settings) if address.tls else None)
+    reader, writer = await asyncio.open_connection(
+        address.host, address.port, ssl=make_tls(settings) if address.tls else None
+    )
+    keep_alive(writer.get_extra_info("socket"))
+    return reader, writer
 
 
-async def _follow(
-    replies: _Replies, writer: asyncio.StreamWriter, opening: list[tuple[str, ...]], heard: Callable[[], None]
-) -> None:
+def keep_alive(connection: Any) -> None:
+    """Have the kernel find out, in about 10 seconds, that the other host is gone."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, ASK_AFTER_S), (socket.TCP_KEEPINTVL, ASK_EVERY_S), (socket.TCP_KEEPCNT, QUESTIONS)
+    ):  # fmt: skip
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def _subscribe(replies: _Replies, writer: asyncio.StreamWriter, opening: list[tuple[str, ...]]) -> None:
     writer.write(b"".join(hiredis.pack_command(cast("Any", command)) for command in opening))
     for _ in opening:
         # The answer to the last one: only then is it certain that the server lets us listen.
-        await replies.next()
-    while True:
-        heard()
         await replies.next()
 
 

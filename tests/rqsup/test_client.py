@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -92,6 +93,15 @@ def test_a_job_outside_the_rules_is_refused_before_it_is_sent(client: Client, re
         client.send(request_)
 
     assert Raw(client).picture(without=()) == {}
+
+
+def test_a_task_where_a_request_belongs_is_refused_with_the_call_to_use(client: Client) -> None:
+    nearly: Any = "t"
+
+    with pytest.raises(errors.InvalidJob, match="use enqueue"):
+        client.send(nearly)
+    with pytest.raises(errors.InvalidJob, match="use enqueue"):
+        client.enqueue_many([nearly])
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

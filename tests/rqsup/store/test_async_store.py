@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rqsup.errors import LoginRefused, RedisRefused, RedisUnavailable
 from rqsup.settings import RedisSettings
 from rqsup.store import scripts
 from rqsup.store.async_store import AsyncStore
+from rqsup.store.listening import keep_alive, listen
 from rqsup.store.server import LocalServer
 from tests.rqsup.store.raw import Raw
 
@@ -192,3 +194,27 @@ def test_nobody_there_to_listen_to_is_told(tmp_path: Path) -> None:
             await store.listen("news", lambda: None)
 
     play(f"unix://{tmp_path}/none.sock", scene)
+
+
+def test_a_server_that_never_answers_is_no_channel() -> None:
+    async def scene() -> None:
+        async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        settings = RedisSettings(url=f"redis://127.0.0.1:{port}", connect_timeout=0.2)
+        with pytest.raises(RedisUnavailable, match="no channel"):
+            await asyncio.wait_for(listen(settings, "news", lambda: pytest.fail("it listens")), 30)
+        server.close()
+
+    asyncio.run(scene())
+
+
+def test_the_kernel_looks_after_a_silent_channel() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as opened:
+        keep_alive(opened)
+
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < 30
