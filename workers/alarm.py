@@ -18,7 +18,7 @@ from rqsup.workers.title import describe_job, set_title
 
 #: Seconds after which a running job shows in the title, and between two updates of its age.
 TITLE_S = 1.0
-#: Seconds until an errand that could not be done is tried again.
+#: Seconds until an errand that could not be done is tried again, at least.
 ERRAND_AGAIN_S = 0.005
 #: Seconds between two looks whether a job took the signals for itself.
 CHECK_S = 0.05
@@ -33,7 +33,7 @@ class Alarm:
         self._pid = os.getpid()
         #: Called once a second while a job runs; may raise what has to end it.
         self.reminder: Callable[[], None] | None = None
-        self._errand: Callable[[bool], bool] | None = None
+        self._errand: Callable[[], bool] | None = None
         self._errand_s = 0.0
         self._armed = False
         #: When the timer ends; it goes on between tiny jobs, which so need no system call.
@@ -67,18 +67,18 @@ class Alarm:
         if not pause_s / 2 <= self._rings_at - self._started <= pause_s:
             self._tick(pause_s)
 
-    def entrust(self, errand: Callable[[bool], bool] | None, after_s: float = 0.0) -> None:
+    def entrust(self, errand: Callable[[], bool] | None, after_s: float = 0.0) -> None:
         """Have something done in the midst of the next job, if that runs for so many seconds; None = nothing.
 
-        It is told whether it may wait for others, answers whether it is done, and must not raise.
+        It must neither wait nor raise, and answers whether it is done: else it is called again.
         """
         self._errand, self._errand_s = errand, after_s
 
-    def run_errand(self, *, may_wait: bool = True) -> None:
+    def run_errand(self) -> None:
         """Do it now: the job will surely not be tiny."""
         errand, self._errand = self._errand, None
         # A process that the job forked has the handlers, too, and may ring by a timer of its own: the errand is not its.
-        if errand is not None and os.getpid() == self._pid and not errand(may_wait):
+        if errand is not None and os.getpid() == self._pid and not errand():
             self._errand = errand
 
     def postpone(self, seconds: float) -> None:
@@ -137,9 +137,13 @@ class Alarm:
         if self._errand is not None and age_s < self._errand_s:
             self._tick(min(self._errand_s - age_s, left_s))
             return
-        self.run_errand(may_wait=False)
+        # Before the errand, which another signal may break off: without a timer nothing would end this job.
+        self._tick(min(TITLE_S, left_s))
+        self.run_errand()
+        if self._errand is not None:
+            # Later and later: each ring breaks off a system call of the job.
+            self._tick(min(TITLE_S, left_s, max(ERRAND_AGAIN_S, age_s / 2)))
         if age_s >= TITLE_S / 2:
             self.show(describe_job(*self._label, age_s))
-        self._tick(min(TITLE_S if self._errand is None else ERRAND_AGAIN_S, left_s))
         if self.reminder is not None:
             self.reminder()

@@ -176,7 +176,7 @@ class Loop:
             self._runner.spent = Spent.LAST_TRY
             return
         self._fresh = False
-        self._send_before(alone=last_try)
+        self._send_before(job, last_try=last_try)
         self._slot.turned = started = time.monotonic()
         self._entrust_tidying(started)
         settlement = self._runner.run(job, self._leaving)
@@ -191,12 +191,13 @@ class Loop:
             fault, self._fault = self._fault, None
             raise fault
 
-    def _send_before(self, *, alone: bool) -> None:
+    def _send_before(self, job: Claimed, *, last_try: bool) -> None:
         """Before a job starts: tell what ended, so a crash there repeats nothing; and ask for the next jobs, if it is the last held.
 
-        The answer is read later: a round trip takes no time between two jobs.
+        The answer is read later: no round trip lies between two jobs.
         """
-        count = self._count() if self._prefetch.ahead and not (self._held or alone) else 0
+        ahead = self._prefetch.ahead and not (self._held or last_try or self._runner.stands_alone(job))
+        count = self._count() if ahead else 0
         if count:
             self._ahead = True
             self._send_settlements(count)
@@ -223,16 +224,15 @@ class Loop:
         batch = self._settings.workers.settle == "batch" and self._prefetch.tiny
         return batch and time.monotonic() - self._unsent_since < BATCH_S
 
-    def _tidy(self, may_wait: bool) -> bool:
+    def _tidy(self) -> bool:
         """In the midst of a job that turned out to be long: settle what ended before it, give back what waits behind it.
 
-        Called by a signal's handler, because there is no loop that could be woken: then it may not wait for an answer.
+        Called by a signal's handler, because there is no loop that could be woken: it sends, and reads what has come, but waits for
+        no answer, because the job would stand still meanwhile. False = to be called again, when the jobs claimed ahead are here.
         """
         try:
-            if self._ahead and not (may_wait or self._wire.is_answered):
-                return False
             if self._ahead:
-                self._held.extend(self._receive_sent())
+                self._held.extend(self._receive_arrived())
             if self._prefetch.gives_back:
                 # Each goes to the front of its queue: so the newest first.
                 self._unsent += [Settlement(job.id, job.token, "release", b"", 0) for job in reversed(self._held)]
@@ -245,11 +245,11 @@ class Loop:
             # Another signal's: the job has to end, or used up a limit. Half a command may be on its way.
             self._fault = RedisUnavailable(f"a command was broken off by {type(fault).__name__}")
             raise
-        return True
+        return not self._ahead
 
     def _next_jobs(self) -> list[Claimed]:
         """The next jobs, waiting for them if there are none; empty when an order came or time was up."""
-        jobs = self._receive_sent() if self._ahead else []
+        jobs = self._receive_ahead() if self._ahead else []
         if not jobs and (self._unsent or self._sent):
             jobs = self._settle_all(claim=self._count())
         if jobs:
@@ -310,6 +310,19 @@ class Loop:
         if self._unsent:
             self._send_settlements(claim)
         return self._receive_sent()
+
+    def _receive_ahead(self) -> list[Claimed]:
+        """The jobs that were claimed ahead; if they are not here yet, what ended is told before they are waited for."""
+        jobs = self._receive_arrived()
+        if self._ahead and self._unsent and not self._may_wait():
+            self._send_settlements(0)
+        return jobs + self._receive_sent() if self._ahead else jobs
+
+    def _receive_arrived(self) -> list[Claimed]:
+        """Read the answers that are here, and return the jobs that were claimed with them."""
+        jobs = [job for settled in self._wire.receive_arrived() for job in self._take_settled(settled)]
+        self._ahead = bool(self._sent)
+        return jobs
 
     def _receive_sent(self) -> list[Claimed]:
         """Read every answer that is due, and return the jobs that were claimed."""

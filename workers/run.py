@@ -100,6 +100,14 @@ class Runner:
             return self._defer(job, envelope, "UnknownTask", message)
         return envelope, task
 
+    def stands_alone(self, job: Claimed) -> bool:
+        """Whether it runs in a process of its own, or under limits that hold for what this worker does meanwhile, too."""
+        try:
+            task = find_task(decode(job.envelope).task)
+        except EnvelopeError:
+            return False
+        return task is not None and (task.isolation != "inline" or task.limits is not None)
+
     def _attempt(
         self, job: Claimed, envelope: Envelope, task: Task[..., Any], stopping: Callable[[], bool]
     ) -> Settlement | None:

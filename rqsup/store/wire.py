@@ -33,6 +33,8 @@ Dial = Callable[[RedisSettings, Address], socket.socket]
 READ_BYTES = 1 << 16
 #: Seconds beyond a blocking command's own time after which its connection counts as half-open.
 LATE_S = 2.0
+#: Number of the error by which TLS tells that there is not enough to read (ssl.SSL_ERROR_WANT_READ).
+TLS_WANTS_READ = 2
 #: Longest wait of one call: the kernel counts in a C int.
 LONGEST_POLL_MS = (1 << 31) - 1
 
@@ -158,10 +160,24 @@ class Wire:
         look.register(self._socket, select.POLLIN)
         return not look.poll(0)
 
-    @property
-    def is_answered(self) -> bool:
-        """True when the next answer, or a part of it, is here, or the connection failed: `receive` will not wait long."""
-        return self._has_read or bool(wait_readable((self,), 0.0))
+    def receive_arrived(self) -> list[Any]:
+        """The answers that are whole by now, oldest first, without waiting for more.
+
+        Raises:
+            RedisUnavailable: the connection failed, or the server answered with an error.
+        """
+        self._socket.settimeout(0.0)
+        try:
+            answers: list[Any] = []
+            while self._expected:
+                while self._expected and (reply := self._parsed()) is not False:
+                    _refuse_error(reply)
+                    answers.append(self._expected.popleft().decode(reply))
+                if not self._expected or not self._take_in():
+                    break
+            return answers
+        finally:
+            self._socket.settimeout(self._settings.socket_timeout)
 
     def receive_ready(self) -> list[Any]:
         """All answers that have come; to be called when the connection is readable, else it waits.
@@ -237,6 +253,17 @@ class Wire:
         except hiredis.ProtocolError as fault:
             raise RedisUnavailable(f"what answers there is no Redis: {fault}") from fault
 
+    def _take_in(self) -> bool:
+        """Read once from a socket that does not wait; False = nothing was there."""
+        try:
+            self._read()
+        except RedisUnavailable as fault:
+            cause = fault.__cause__
+            if isinstance(cause, BlockingIOError) or (self._tls and getattr(cause, "errno", 0) == TLS_WANTS_READ):
+                return False
+            raise
+        return True
+
     def _read(self) -> None:
         """Take in what is there."""
         try:
@@ -303,4 +330,6 @@ def wait_readable(sources: tuple[Any, ...], timeout_s: float) -> list[Any]:
     for descriptor in watched:
         poll.register(descriptor, select.POLLIN)
     # Rounded up: a wait that ends too early would be begun again and again.
-    return [watched[descriptor] for descriptor, _ in poll.poll(min(LONGEST_POLL_MS, math.ceil(1000 * max(0.0, timeout_s))))]
+    return [
+        watched[descriptor] for descriptor, _ in poll.poll(min(LONGEST_POLL_MS, math.ceil(1000 * max(0.0, timeout_s))))
+    ]

@@ -40,13 +40,13 @@ class StillAlarm(Alarm):
 class LoopThread:
     """Runs a Loop, named `w`, until told to leave; `fault` is what it raised."""
 
-    def __init__(self, client: Client, **workers: object) -> None:
+    def __init__(self, client: Client, *, socket_timeout: float = 1.0, **workers: object) -> None:
         self.client = client
         self.slot = slot_at(mmap(-1, STRIDE), 0)
         self.fault: BaseException | None = None
         settings = Settings(
             namespace=client.settings.namespace,
-            redis=RedisSettings(url=client.settings.redis.url, socket_timeout=1.0),
+            redis=RedisSettings(url=client.settings.redis.url, socket_timeout=socket_timeout),
             workers=msgspec.convert(
                 {"block_timeout": 0.3, "queues": ["default"], **workers}, type(client.settings.workers)
             ),

@@ -147,7 +147,7 @@ def test_it_remembers_that_it_raised_whatever_the_job_made_of_it(alarm: Alarm) -
 def test_a_process_that_a_job_forked_does_no_errand(alarm: Alarm) -> None:
     ours, theirs = os.pipe()
 
-    def tell(_may_wait: bool) -> bool:
+    def tell() -> bool:
         return os.write(theirs, b"!") > 0
 
     alarm.entrust(tell)
