@@ -217,7 +217,8 @@ class Loop:
         if not self._unsent:
             self._unsent_since = ended
         self._unsent.append(settlement)
-        self._prefetch.learn(ended - started)
+        # One that gets a process of its own gives back first what is held behind it: so nothing should be held, however short it is.
+        self._prefetch.learn(max(HELD_S, ended - started) if self._runner.ran_apart else ended - started)
 
     def _may_wait(self) -> bool:
         """True while ended jobs may be settled together with the next ones."""

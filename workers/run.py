@@ -68,6 +68,8 @@ class Runner:
         self._voice = voice or Voice()
         self._coroutines: Coroutines | None = None
         self._isolation = Apart(settings, slot, alarm, belongings or Belongings())
+        #: The latest job ran in a process of its own.
+        self.ran_apart = False
         #: Why this process should run no other job.
         self.spent = Spent.NO
 
@@ -80,7 +82,8 @@ class Runner:
         if isinstance(found, Settlement):
             return found
         envelope, task = found
-        if task.isolation != "inline":
+        self.ran_apart = task.isolation != "inline"
+        if self.ran_apart:
             return self._apart(job, envelope, task, stopping)
         return self._attempt(job, envelope, task, stopping)
 

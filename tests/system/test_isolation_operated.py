@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from rqsup import Client, JobState
+from rqsup import Client, JobState, Request
 from tests.system.conftest import Start
 from tests.system.daemon import Daemon, is_alive
 from tests.system.test_isolation import APART, wait_ended
@@ -160,3 +160,14 @@ def test_an_operators_kill_of_the_jobs_process_is_charged_and_told_as_such(
 
     assert (wait_ended(job).crash or {})["message"].startswith("killed by SIGKILL, not by rqsup: an operator")
     assert is_alive(worker["pid"])
+
+
+def test_short_jobs_of_their_own_processes_are_each_claimed_once(start: Start, client: Client) -> None:
+    start(app=["hostile"], workers={"count": 2})
+
+    jobs = client.enqueue_many(Request("fork.nothing") for _ in range(60))
+
+    for job in jobs:
+        job.result(30)
+    # One that was held and given back would have a second token.
+    assert {client.store.client.hget(client.keys.job(job.id), "token") for job in jobs} == {b"1"}

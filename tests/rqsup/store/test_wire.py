@@ -229,6 +229,12 @@ def test_waiting_for_nothing_ends_in_time(wakeup: tuple[socket.socket, socket.so
     assert wait_readable((wakeup[0],), -1) == []
 
 
+def test_a_wait_may_be_longer_than_the_kernel_counts(wakeup: tuple[socket.socket, socket.socket]) -> None:
+    wakeup[1].send(b"L")
+
+    assert wait_readable((wakeup[0],), 1e8) == [wakeup[0]]
+
+
 def test_a_password_and_an_acl_user_are_used(private_redis: LocalServer, tmp_path: Path) -> None:
     with Client(private_redis.url) as admin:
         admin.store.client.execute_command("ACL", "SETUSER", "shop", "on", ">right", "~*", "&*", "+@all")
