@@ -96,7 +96,7 @@ class ConcurrentLoop(Loop):
                 self._heed()
                 self._take_in()
                 self._begin_held()
-                if self._leaving() and not (self._crew or self._unsent or self._sent):
+                if self._leaving() and not (self._crew or self._settling.unsent or self._settling.awaited):
                     return False
                 if self._held and not self._crew and self._late_at is None and not self._leaving():
                     return True
@@ -111,7 +111,8 @@ class ConcurrentLoop(Loop):
         try:
             while self._held and not self._leaving():
                 self._run_one(self._held.popleft())
-            self._settle_all(claim=0)
+            # Some may have been claimed ahead.
+            self._held.extend(self._settle_all(claim=0))
         except RedisUnavailable as fault:
             self._cut(fault)
 
@@ -139,7 +140,7 @@ class ConcurrentLoop(Loop):
         for job in held:
             found = self._runner.look_up(job)
             if isinstance(found, Settlement):
-                self._unsent.append(found)
+                self._settling.add(found)
             elif self._is_last_try(job) and not alone:
                 # It goes back when the others have ended; a fresh worker claims one job at first.
                 self._runner.spent = self._runner.spent or Spent.LAST_TRY
@@ -159,7 +160,7 @@ class ConcurrentLoop(Loop):
 
     def _take_end(self, settlement: Settlement | None) -> None:
         if settlement is not None:
-            self._unsent.append(settlement)
+            self._settling.add(settlement)
         self._changed.set()
 
     def _ask(self) -> None:
@@ -179,9 +180,9 @@ class ConcurrentLoop(Loop):
 
     def _send_next(self) -> None:
         free = self._free()
-        if self._unsent:
+        if self._settling.unsent:
             # On the waiting list, it gets its jobs by hand; and what may lie in its lists comes first.
-            self._send_settlements(0 if self._listening or self._resume else free)
+            self._settling.send(0 if self._listening or self._resume else free)
         elif self._resume or (free and not self._listening):
             resume, self._resume, self._asked_to_wait = self._resume, False, free > 0
             in_hand = self._crew.ids() + [job.id for job in self._held] if resume else ()
@@ -207,7 +208,7 @@ class ConcurrentLoop(Loop):
         for answer in self._line.take():
             self._late_at = None
             if isinstance(answer, Settled):
-                self._held.extend(self._take_settled(answer))
+                self._held.extend(self._settling.take(answer))
             else:
                 self._take_claim(answer)
         if self._late_at is not None and time.monotonic() >= self._late_at:
@@ -216,7 +217,7 @@ class ConcurrentLoop(Loop):
             self._stop_listening()
 
     def _take_claim(self, claim: Claim) -> None:
-        self._report(claim.faults)
+        self._settling.report(claim.faults)
         self._held.extend(claim.jobs)
         if not claim.registered:
             # The master's first beat is on the way, or another master took this worker for dead.

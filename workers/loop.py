@@ -13,12 +13,13 @@ from rqsup.logs import reopen
 from rqsup.settings import Settings
 from rqsup.store import scripts
 from rqsup.store.keys import Keys, lanes
-from rqsup.store.scripts import Claimed, Settled, Settlement
+from rqsup.store.scripts import Claimed, Settlement
 from rqsup.store.wire import Wire, wait_readable
 from rqsup.workers.alarm import Alarm
 from rqsup.workers.channel import Channel
 from rqsup.workers.prefetch import HELD_S, Prefetch
 from rqsup.workers.run import Runner
+from rqsup.workers.settling import Settling
 from rqsup.workers.slot import Order, Slot, Spent, WorkerState
 
 #: Scripts that a worker runs.
@@ -66,15 +67,9 @@ class Loop:
         self._prefetch = Prefetch(settings.workers.prefetch)
         #: Jobs claimed and not begun.
         self._held: deque[Claimed] = deque()
-        #: Ended attempts: not sent yet, and sent but without an answer.
-        self._unsent: list[Settlement] = []
-        self._sent: deque[list[Settlement]] = deque()
-        #: When the oldest of `_unsent` ended.
-        self._unsent_since = 0.0
-        #: Among the answers that are due is one with the next jobs.
-        self._ahead = False
-        #: When the latest jobs were asked for.
-        self._asked = 0.0
+        self._settling = Settling(
+            wire=wire, keys=self._keys, worker=worker, lanes=self._lanes, slot=slot, log=log
+        )  # fmt: skip
         #: Why nothing could be sent in the midst of a job.
         self._fault: RedisUnavailable | None = None
         #: A wait ended without a job: one may have been handed over at that very moment.
@@ -90,7 +85,7 @@ class Loop:
         """
         pause_s = 0.0
         # Results without an answer keep a leaving worker alive: its master's drain deadline is the bound.
-        while not self._leaving() or self._unsent or self._sent:
+        while not self._leaving() or self._settling.unsent or self._settling.awaited:
             connected_at = math.inf
             # While Redis is away, this is the worker's only sign of life.
             self._slot.turned = time.monotonic()
@@ -126,20 +121,15 @@ class Loop:
             # Half fixed, half random: workers that lost Redis together do not come back together.
             self._rest(pause_s * (0.5 + random.random() / 2))  # noqa: S311
         self._wire.connect()
-        if self._unsent:
-            self._send_settlements(0)
-            self._receive_settled()
+        if self._settling.unsent:
+            self._settle_all(claim=0)
         if not self._leaving():
             self._held.extend(self._claim(resume=True, wait=False))
 
     def _forget_connection(self) -> None:
         """Keep the results that have no answer; drop held jobs, which will be taken back with new tokens."""
         self._wire.close()
-        unanswered = [one for batch in self._sent for one in batch] + self._unsent
-        # What was given back is either with others now, or is taken back with the rest of this worker's list.
-        self._unsent = [one for one in unanswered if one.outcome != "release"]
-        self._sent.clear()
-        self._ahead = False
+        self._settling.forget_connection()
         self._held.clear()
 
     def _serve(self) -> None:
@@ -199,31 +189,28 @@ class Loop:
         ahead = self._prefetch.ahead and not (self._held or last_try or self._runner.stands_alone(job))
         count = self._count() if ahead else 0
         if count:
-            self._ahead = True
-            self._send_settlements(count)
-        elif self._unsent and not self._may_wait():
-            self._send_settlements(0)
+            self._settling.send_ahead(count)
+        elif self._settling.unsent and not self._may_wait():
+            self._settling.send()
 
     def _entrust_tidying(self, now: float) -> None:
         """Have the alarm call `_tidy` in the midst of this job, should it be long."""
-        held = (self._held or self._ahead) and self._prefetch.gives_back
-        left_s = HELD_S - (now - self._asked)
-        after_s = TIDY_S if self._unsent else max(TIDY_S, left_s)
-        self._alarm.entrust(self._tidy if self._unsent or held else None, after_s)
+        settling = self._settling
+        held = (self._held or settling.ahead) and self._prefetch.gives_back
+        after_s = TIDY_S if settling.unsent else max(TIDY_S, HELD_S - (now - settling.asked))
+        self._alarm.entrust(self._tidy if settling.unsent or held else None, after_s)
 
     def _note(self, settlement: Settlement, started: float) -> None:
         """Keep what is to be told of an ended attempt."""
-        ended = time.monotonic()
-        if not self._unsent:
-            self._unsent_since = ended
-        self._unsent.append(settlement)
+        self._settling.add(settlement)
+        took_s = time.monotonic() - started
         # One that gets a process of its own gives back first what is held behind it: so nothing should be held, however short it is.
-        self._prefetch.learn(max(HELD_S, ended - started) if self._runner.ran_apart else ended - started)
+        self._prefetch.learn(max(HELD_S, took_s) if self._runner.ran_apart else took_s)
 
     def _may_wait(self) -> bool:
         """True while ended jobs may be settled together with the next ones."""
         batch = self._settings.workers.settle == "batch" and self._prefetch.tiny
-        return batch and time.monotonic() - self._unsent_since < BATCH_S
+        return batch and time.monotonic() - self._settling.since < BATCH_S
 
     def _tidy(self) -> bool:
         """In the midst of a job that turned out to be long: settle what ended before it, give back what waits behind it.
@@ -231,27 +218,27 @@ class Loop:
         Called by a signal's handler, because there is no loop that could be woken: it sends, and reads what has come, but waits for
         no answer, because the job would stand still meanwhile. False = to be called again, when the jobs claimed ahead are here.
         """
+        settling = self._settling
         try:
-            if self._ahead:
-                self._held.extend(self._receive_arrived())
+            if settling.ahead:
+                self._held.extend(settling.receive_arrived())
             if self._prefetch.gives_back:
-                # Each goes to the front of its queue: so the newest first.
-                self._unsent += [Settlement(job.id, job.token, "release", b"", 0) for job in reversed(self._held)]
+                settling.give_back(self._held)
                 self._held.clear()
-            if self._unsent:
-                self._send_settlements(0)
+            if settling.unsent:
+                settling.send()
         except RedisUnavailable as fault:
             self._fault = fault
         except BaseException as fault:
             # Another signal's: the job has to end, or used up a limit. Half a command may be on its way.
             self._fault = RedisUnavailable(f"a command was broken off by {type(fault).__name__}")
             raise
-        return not self._ahead
+        return not settling.ahead
 
     def _next_jobs(self) -> list[Claimed]:
         """The next jobs, waiting for them if there are none; empty when an order came or time was up."""
-        jobs = self._receive_ahead() if self._ahead else []
-        if not jobs and (self._unsent or self._sent):
+        jobs = self._receive_ahead() if self._settling.ahead else []
+        if not jobs and (self._settling.unsent or self._settling.awaited):
             jobs = self._settle_all(claim=self._count())
         if jobs:
             return jobs
@@ -288,12 +275,12 @@ class Loop:
 
     def _claim(self, *, resume: bool, wait: bool, count: int | None = None) -> list[Claimed]:
         while True:
-            self._asked = time.monotonic()
+            self._settling.asked = time.monotonic()
             claim = self._wire.run(scripts.claim(
                 self._keys.root, worker=self._worker, count=self._count() if count is None else count,
                 lanes=self._lanes, queues=self._settings.workers.queues, resume=resume, wait=wait,
             ))  # fmt: skip
-            self._report(claim.faults)
+            self._settling.report(claim.faults)
             if claim.registered:
                 return claim.jobs
             self._rest(UNREGISTERED_S)
@@ -307,59 +294,20 @@ class Loop:
         return 1 if self._fresh else self._prefetch.count
 
     def _settle_all(self, *, claim: int) -> list[Claimed]:
-        """Send what is unsent, read every answer, and return the jobs claimed with the last."""
-        if self._unsent:
-            self._send_settlements(claim)
-        return self._receive_sent()
+        """Send what is unsent, read every answer, and return the jobs that were claimed."""
+        if self._settling.unsent:
+            self._settling.send(claim)
+        return self._settling.receive()
 
     def _receive_ahead(self) -> list[Claimed]:
         """The jobs that were claimed ahead; if they are not here yet, what ended is told before they are waited for."""
-        jobs = self._receive_arrived()
-        if self._ahead and self._unsent and not self._may_wait():
-            self._send_settlements(0)
-        return jobs + self._receive_sent() if self._ahead else jobs
-
-    def _receive_arrived(self) -> list[Claimed]:
-        """Read the answers that are here, and return the jobs that were claimed with them."""
-        jobs = [job for settled in self._wire.receive_arrived() for job in self._take_settled(settled)]
-        self._ahead = bool(self._sent)
-        return jobs
-
-    def _receive_sent(self) -> list[Claimed]:
-        """Read every answer that is due, and return the jobs that were claimed."""
-        jobs: list[Claimed] = []
-        while self._sent:
-            jobs += self._receive_settled()
-        self._ahead = False
-        return jobs
-
-    def _send_settlements(self, count: int) -> None:
-        if count:
-            self._asked = time.monotonic()
-        # In this order: wherever a signal breaks it off, each is in one of the two.
-        self._sent.append(batch := self._unsent)
-        self._unsent = []
-        self._wire.send(
-            scripts.settle(self._keys.root, worker=self._worker, settlements=batch, count=count, lanes=self._lanes)
-        )
-
-    def _receive_settled(self) -> list[Claimed]:
-        settled: Settled = self._wire.receive()
-        return self._take_settled(settled)
-
-    def _take_settled(self, settled: Settled) -> list[Claimed]:
-        """The answer to the oldest batch that has none yet."""
-        batch = self._sent.popleft()
-        for one, verdict in zip(batch, settled.verdicts, strict=True):
-            if verdict not in {"ok", "repeated"}:
-                self._slot.stale += verdict == "stale"
-                self._log.warning("settle refused", job_id=one.id, verdict=verdict, outcome=one.outcome)
-        self._report(settled.faults)
-        return settled.jobs
-
-    def _report(self, faults: list[str]) -> None:
-        for fault in faults:
-            self._log.error("a key has a wrong type: move it away, jobs behind it wait", fault=fault)
+        settling = self._settling
+        jobs = settling.receive_arrived()
+        if not settling.ahead:
+            return jobs
+        if settling.unsent and not self._may_wait():
+            settling.send()
+        return jobs + settling.receive()
 
     def _rest(self, seconds: float | None) -> None:
         """Sleep until an order comes, at most so long."""

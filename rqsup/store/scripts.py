@@ -19,7 +19,7 @@ import msgspec
 
 try:
     # As the standard library's random takes its hash: hashlib loads OpenSSL, 2 MB that nothing else needs in a worker without TLS.
-    from _sha1 import sha1  # type: ignore[import-not-found,unused-ignore]  # typeshed has no private modules
+    from _sha1 import sha1  # type: ignore[import-not-found,unused-ignore]  # pyright: ignore[reportMissingImports]  # typeshed has no private modules
 except ImportError:
     from hashlib import sha1
 

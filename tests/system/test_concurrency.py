@@ -346,3 +346,16 @@ def test_what_jobs_print_at_once_is_told_apart(start: Start, client: Client) -> 
                 ),
                 what=f"what {job.id} printed",
             )
+
+
+def test_short_jobs_that_run_alone_are_none_left_behind(start: Start, client: Client) -> None:
+    start(workers=crew())
+
+    # While they run, the next ones are claimed: also such as run beside others.
+    jobs = client.enqueue_many(
+        Request("probe.nap", (0.006,)) if number % 10 else Request("probe.nap_async", (0.001,)) for number in range(200)
+    )
+
+    for job in jobs:
+        job.result(30)
+    assert_clean_state(client)
