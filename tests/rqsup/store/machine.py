@@ -89,14 +89,13 @@ class JobMachine(RuleBasedStateMachine):
     def claim(self, worker: str, count: int, resume: bool, wait: bool) -> None:
         self.begin(worker, self.raw.claim(worker, count, QUEUES, resume=resume, wait=wait).jobs)
 
-    @rule(worker=WORKERS)
-    def take_from_inbox(self, worker: str) -> None:
-        self.raw.redis.lmove(self.raw.keys.inbox(worker), self.raw.keys.processing(worker), "RIGHT", "LEFT")
-
-    @rule(worker=WORKERS)
-    def begin_what_was_handed_over(self, worker: str) -> None:
-        """At any time: it may arrive late, over a connection that was given up."""
-        self.begin(worker, self.raw.run(scripts.begin(self.raw.root, worker=worker)).jobs)
+    @rule(worker=WORKERS, move=st.booleans(), begin=st.booleans())
+    def wait_on(self, worker: str, move: bool, begin: bool) -> None:
+        """A hand-over, with or without the `begin` behind it; which may also come late, over a connection that was given up."""
+        if move:
+            self.raw.redis.lmove(self.raw.keys.inbox(worker), self.raw.keys.processing(worker), "RIGHT", "LEFT")
+        if begin:
+            self.begin(worker, self.raw.run(scripts.begin(self.raw.root, worker=worker)).jobs)
 
     @precondition(lambda self: self.attempts)
     @rule(pick=ANY, outcome=OUTCOMES, by=st.sampled_from(("itself", "w1", "w2")), delay_ms=st.sampled_from((0, 60_000)))

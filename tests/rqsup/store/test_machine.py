@@ -20,7 +20,7 @@ QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 
 def test_no_order_of_steps_loses_or_doubles_a_job(redis_server: LocalServer) -> None:
-    settings = hypothesis.settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=QUIET)
+    settings = hypothesis.settings(max_examples=25, stateful_step_count=60, deadline=None, suppress_health_check=QUIET)
 
     run_state_machine_as_test(machine(redis_server.url), settings=settings)
 
@@ -42,7 +42,7 @@ BROKEN = {
 def test_a_broken_script_is_found_out(redis_server: LocalServer, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr(scripts, "script", broken(*BROKEN[fault]))
     settings = hypothesis.settings(
-        max_examples=100, stateful_step_count=20, deadline=None, derandomize=True, database=None,
+        max_examples=300, stateful_step_count=60, deadline=None, derandomize=True, database=None,
         phases=[hypothesis.Phase.generate], suppress_health_check=QUIET, report_multiple_bugs=False,
     )  # fmt: skip
 
