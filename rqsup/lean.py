@@ -63,13 +63,13 @@ def load_structlog() -> None:
     missing = [name for name in PUT_OFF if name not in sys.modules and name.partition(".")[0] not in sys.modules]
     stand_ins = {name: _StandIn(name) for name in missing}
     sys.modules.update(stand_ins)
-    asks = getattr(logging, "logAsyncioTasks", True)
     # Of each record, logging asks asyncio for the task (since Python 3.12), where it finds it loaded; structlog makes a record.
-    logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]  # Python 3.11 does not know it, and asks nothing
+    switches: dict[str, Any] = logging.__dict__
+    asks, switches["logAsyncioTasks"] = switches.get("logAsyncioTasks", True), False
     try:
         import_module("structlog")
     finally:
-        logging.logAsyncioTasks = asks  # type: ignore[attr-defined,unused-ignore]  # as above
+        switches["logAsyncioTasks"] = asks
         for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
