@@ -35,9 +35,8 @@ from rqsup.request import (
 from rqsup.sending import Batch, Packer
 from rqsup.settings import Settings
 from rqsup.store.async_wire import AsyncWire
-from rqsup.store.connection import fate_unknown
 from rqsup.store.keys import Keys
-from rqsup.store.reach import check_server, connect_pauses, never_answered
+from rqsup.store.reach import check_server, connect_pauses, fate_unknown, never_answered
 from rqsup.store.replies import is_login_refused, read_info, root_cause
 from rqsup.task import Task
 

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import hiredis
 
 from rqsup.buffer import Buffer
-from rqsup.config import load
 from rqsup.envelope import check_name
 from rqsup.errors import RedisUnavailable, ResultTimeout
 from rqsup.job import Job, JobRecord
@@ -34,10 +34,13 @@ from rqsup.request import (
 from rqsup.sending import Packer, Sending
 from rqsup.settings import Settings
 from rqsup.store import scripts
-from rqsup.store.connection import Store, await_server, connect, fate_unknown
 from rqsup.store.keys import Keys
 from rqsup.store.lines import Lines
+from rqsup.store.reach import fate_unknown
 from rqsup.task import Task
+
+if TYPE_CHECKING:
+    from rqsup.store.connection import Store
 
 _log = logging.getLogger("rqsup.client")
 
@@ -60,10 +63,16 @@ class Client:
     ) -> None:
         self.settings = settings = choose(settings, url, namespace)
         self.keys = Keys(settings.namespace)
-        #: For inspection: opens connections of its own, only when used.
-        self.store = Store(connect(settings.redis))
         self._packer = Packer(settings)
         self._lines = Lines(settings.redis)
+
+    @cached_property
+    def store(self) -> Store:
+        """For inspection: opens connections of its own, and loads redis-py, only when used."""
+        # 10 MB in each process that only sends, and in each worker whose tasks send.
+        from rqsup.store.connection import Store, connect
+
+        return Store(connect(self.settings.redis))
 
     @classmethod
     def from_config(cls, path: str | None = None) -> Client:
@@ -72,6 +81,8 @@ class Client:
         Raises:
             ConfigError: with every fault that was found.
         """
+        from rqsup.config import load  # with YAML, which nobody else needs
+
         return cls(settings=load(path))
 
     def connect(self) -> Client:
@@ -81,13 +92,16 @@ class Client:
             RedisUnavailable: it does not answer within the tries of `redis.connect_tries`.
             ServerUnfit: it is too old, or evicts keys.
         """
+        from rqsup.store.connection import await_server  # with redis-py, as `store`
+
         await_server(self.store.client, self.settings.redis, _log.warning)
         return self
 
     def close(self) -> None:
         """Close all connections. The client may be used again: the next call opens another."""
         self._lines.close()
-        self.store.client.connection_pool.disconnect()
+        if "store" in self.__dict__:
+            self.store.client.connection_pool.disconnect()
 
     def __enter__(self) -> Self:
         return self

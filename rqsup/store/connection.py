@@ -16,9 +16,9 @@ from redis.retry import Retry
 from rqsup.errors import RedisUnavailable
 from rqsup.redact import redact_url
 from rqsup.settings import RedisSettings
+from rqsup.store import reach
 from rqsup.store.address import read_password
 from rqsup.store.reach import check_server, connect_pauses, login_refused, never_answered, parse_version, words
-from rqsup.store.replies import is_login_refused
 from rqsup.store.scripts import FLAGS_SINCE, Call
 
 T = TypeVar("T")
@@ -111,20 +111,10 @@ def await_server(
 
 
 def no_answer(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
-    """The error for one command that Redis did not answer."""
-    if isinstance(fault, redis.exceptions.AuthenticationError) or is_login_refused(fault):
+    """The error for one command that Redis did not answer, told by redis-py."""
+    if isinstance(fault, redis.exceptions.AuthenticationError):
         return login_refused(settings, fault)
-    return RedisUnavailable(
-        f"Redis at {redact_url(settings.url)} does not answer ({words(fault)}): start it, or set redis.url"
-    )
-
-
-def fate_unknown(settings: RedisSettings, fault: RedisUnavailable) -> RedisUnavailable:
-    """The error for a client's call without an answer: it may have been carried out."""
-    return RedisUnavailable(
-        f"{no_answer(settings, fault.__cause__ or fault)}. If this was an enqueue, its fate is unknown: "
-        "the same job_id again makes no second job"
-    )
+    return reach.no_answer(settings, fault)
 
 
 class Store:

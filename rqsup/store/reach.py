@@ -8,6 +8,7 @@ from typing import Any
 from rqsup.errors import RedisUnavailable, ServerUnfit
 from rqsup.redact import redact_url
 from rqsup.settings import RedisSettings
+from rqsup.store.replies import is_login_refused
 
 #: Oldest server that has LMOVE, BLMOVE and LPOS.
 MINIMUM_SERVER = (6, 2)
@@ -48,6 +49,23 @@ def never_answered(settings: RedisSettings, fault: BaseException) -> RedisUnavai
     return RedisUnavailable(
         f"no Redis at {redact_url(settings.url)} after {settings.connect_tries} tries ({words(fault)}): start one there, "
         "set redis.url (or RQSUP_REDIS__URL), or try `rqsup demo`, which brings its own"
+    )
+
+
+def no_answer(settings: RedisSettings, fault: BaseException) -> RedisUnavailable:
+    """The error for one command that Redis did not answer."""
+    if is_login_refused(fault):
+        return login_refused(settings, fault)
+    return RedisUnavailable(
+        f"Redis at {redact_url(settings.url)} does not answer ({words(fault)}): start it, or set redis.url"
+    )
+
+
+def fate_unknown(settings: RedisSettings, fault: RedisUnavailable) -> RedisUnavailable:
+    """The error for a client's call without an answer: it may have been carried out."""
+    return RedisUnavailable(
+        f"{no_answer(settings, fault.__cause__ or fault)}. If this was an enqueue, its fate is unknown: "
+        "the same job_id again makes no second job"
     )
 
 
