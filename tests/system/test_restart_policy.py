@@ -87,7 +87,8 @@ def test_degraded_shows_everywhere_and_heals_by_itself(ail: Ail) -> None:
     status = wait_until(lambda: _if_degraded(daemon), what="a degraded pool") or {}
     assert status["degraded"]
     assert status["ready"] == 1, "the others work on"
-    assert "degraded" in " ".join(psutil.Process(daemon.pid).cmdline())
+    # A moment later than its status: the title is written when all else of the turn is done.
+    wait_until(lambda: "degraded" in " ".join(psutil.Process(daemon.pid).cmdline()), what="the title to say so")
     assert "degraded: " in _page(daemon, "readyz")
     assert "rqsup_degraded 1.0" in _page(daemon, "metrics")
     assert _status_exit(daemon) == 1

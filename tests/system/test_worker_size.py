@@ -15,6 +15,12 @@ NOT_LOADED = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring coverage would load modules of its own in every process."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def run_all(client: Client, *names: str) -> dict[str, list[str]]:
     """Run jobs one after the other, then ask their worker what it has loaded."""
     client.enqueue("baggage.nothing", "text").result(30)
