@@ -32,6 +32,13 @@ def test_rounds_that_disagree_are_noise_whatever_their_median() -> None:
     assert decide(0.5, 0.5, 1.0) is Verdict.NOISY
 
 
+def test_of_six_rounds_one_may_disagree_but_not_two() -> None:
+    assert decide(1.0, 1.0, 1.0, 0.5, 1.0, 1.0) is Verdict.KEPT
+    assert decide(0.5, 0.5, 0.5, 1.0, 0.5, 0.5) is Verdict.LOST
+    assert decide(1.0, 1.0, 1.0, 0.5, 1.0, 0.5) is Verdict.NOISY
+    assert decide(1.0, 1.0, 1.0, 0.5, 1.0) is Verdict.NOISY
+
+
 def test_too_few_quiet_rounds_are_noise_even_when_all_are_good() -> None:
     assert decide(1.0, 1.0) is Verdict.NOISY
     assert decide(1.0, 1.0, 1.0, 1.0, quiet=(True, False, False, True)) is Verdict.NOISY
